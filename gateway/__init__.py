@@ -1,0 +1,1 @@
+"""The REST gateway: routes, pipeline, clients of the workers, cache and search."""

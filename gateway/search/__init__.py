@@ -1,0 +1,1 @@
+"""The vector store behind one interface: passages, records, and two adapters."""

@@ -1,0 +1,175 @@
+"""What the store takes and gives, free of any store's own types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from runtime.errors import Reason, ServiceError
+
+Mode = Literal["hybrid", "dense", "sparse"]
+Scalar = str | int | float | bool
+
+# Raised whenever points written by an older version could not be read by a newer one.
+SCHEMA_VERSION: Final = 1
+
+# The store counts in signed 64-bit integers.
+_INTEGER_LIMIT: Final = 2**63
+_MOST_CONDITIONS: Final = 32
+_RESERVED_KEYS: Final = frozenset({"not", "or"})
+# The store reads a key as a path: dots descend, brackets and quotes have meanings of their own.
+_KEY: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
+_KEY_CHARACTERS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """The metadata field `key` (dots descend) equals `value`, or is a list that holds it."""
+
+    key: str
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions on a document's metadata; a document passes when it meets all of them."""
+
+    must: tuple[Equals, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Identity of an embedding model; only `fingerprint` is ever compared."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How texts are cut: most characters in a chunk, and how many two neighbours share."""
+
+    chunk_size: int
+    overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """Parameters of the sparse vectors (Robertson and Zaragoza 2009, equation 3.15).
+
+    average_tokens: the assumed mean length of a chunk in words, which the
+    length normalisation `b` is relative to.
+    """
+
+    k1: float = 1.2
+    b: float = 0.75
+    average_tokens: float = 64.0
+    language: str = "english"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a collection was made with, and what it holds.
+
+    model: None while nothing was written.
+    chunking: what a request to index gets that names none.
+    revision: grows with every change of the collection's content that a cached
+        answer must not outlive.
+    """
+
+    model: Model | None
+    chunking: Chunking
+    dimension: int
+    bm25: Bm25
+    schema_version: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One passage found.
+
+    score: 0..1, never increasing down a list of hits.
+    dense: cosine of question and passage; None if the stage did not run or did not find it.
+    sparse: BM25 score; None likewise.
+    """
+
+    chunk_id: str  # "document_id#ordinal"
+    document_id: str
+    ordinal: int
+    text: str
+    score: float
+    dense: float | None
+    sparse: float | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a document, as it was cut."""
+
+    ordinal: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSummary:
+    """A document without its text. `indexed_at` is RFC 3339 in UTC."""
+
+    id: str
+    chunks: int
+    metadata: dict[str, Any]
+    indexed_at: str
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document with its source text and its chunks in order."""
+
+    id: str
+    metadata: dict[str, Any]
+    indexed_at: str
+    content_sha256: str
+    text: str
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some documents, and where the next page begins (None: this was the last)."""
+
+    documents: tuple[DocumentSummary, ...]
+    next_cursor: str | None
+
+
+def parse_filter(raw: Mapping[str, object]) -> Filter:
+    """Reads `{"field": value, ...}`: equality, several keys are AND.
+
+    Raises ServiceError INVALID_ARGUMENT, `field` naming the key, for anything else.
+    """
+    if len(raw) > _MOST_CONDITIONS:
+        raise _refused("filter", f"At most {_MOST_CONDITIONS} conditions.")
+    return Filter(tuple(_parse_condition(key, value) for key, value in raw.items()))
+
+
+def _parse_condition(key: str, value: object) -> Equals:
+    field = f"filter.{key}"
+    if key in _RESERVED_KEYS:
+        raise _refused(field, "Only equality is supported.")
+    if len(key) > _KEY_CHARACTERS or not _KEY.fullmatch(key):
+        raise _refused(field, "Letters, digits, '_' and '-', with '.' between the levels.")
+    if not isinstance(value, str | int | float):
+        raise _refused(field, "Only equality with a string, number or boolean is supported.")
+    if isinstance(value, int) and not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
+        raise _refused(field, "An integer of at most 64 bits.")
+    if isinstance(value, float) and value - value != 0:
+        raise _refused(field, "A finite number.")
+    return Equals(key, value)
+
+
+def _refused(field: str, message: str) -> ServiceError:
+    return ServiceError(Reason.INVALID_ARGUMENT, message, field=field)
