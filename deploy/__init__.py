@@ -1,0 +1,1 @@
+"""Ways to run the system: one command on one machine, images, Compose, Kubernetes."""
