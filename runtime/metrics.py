@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +17,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from runtime.supervision import EXIT_RESOURCE_TAKEN
+from runtime.supervision import ResourceTaken
 
 # From a query's embedding (2 ms) to a long generation.
 RPC_BUCKETS_S: Final = (
@@ -68,14 +67,13 @@ class MetricsServer:
 
 
 def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> MetricsServer:
-    """Starts it; port 0 takes a free one. Exits 3 with one line when the port is taken."""
+    """Starts it; port 0 takes a free one. Raises ResourceTaken when the port is."""
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        print(f"METRICS_PORT: port {port} is taken; set another one.", file=sys.stderr)
-        sys.exit(EXIT_RESOURCE_TAKEN)
+        raise ResourceTaken(f"METRICS_PORT: port {port} is taken; set another one.") from None
 
     def close() -> None:
         server.shutdown()

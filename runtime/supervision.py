@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import Final, Self
 
 import msgspec
@@ -19,6 +20,14 @@ import msgspec
 # A port is taken, or the data folder is locked: starting again does not help by itself.
 EXIT_RESOURCE_TAKEN: Final = 3
 EXIT_SECOND_SIGNAL: Final = 130
+
+
+class ResourceTaken(Exception):
+    """A port or a folder this process needs is held by another one.
+
+    The text is one line that names the setting and the cure; `runtime.server.run`
+    prints it and exits 3.
+    """
 
 
 class Launcher:
@@ -42,6 +51,13 @@ class Launcher:
         """Writes one line to the launcher."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(msgspec.json.encode({"event": event, **fields}) + b"\n")
+
+    async def close(self) -> None:
+        """Closes this end: the launcher reads end of file."""
+        if self._writer is not None:
+            self._writer.close()
+            with suppress(ConnectionError):  # the launcher may have gone first
+                await self._writer.wait_closed()
 
     async def gone(self) -> None:
         """Returns when the launcher has closed its end; never, without a launcher."""
