@@ -15,10 +15,10 @@ from typing import Final, Literal
 import grpc
 import numpy as np
 import numpy.typing as npt
-
 from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from rag.generator.v1 import generator_pb2, generator_pb2_grpc
 from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
+
 from runtime.deadline import REPORT_MARGIN_S, Deadline
 from runtime.errors import Reason, ServiceError
 
@@ -156,7 +156,8 @@ class EmbedderClient:
                 if lane != "bulk" or error.reason is not Reason.QUEUE_FULL:
                     raise _seen(error, Reason.EMBEDDER_UNAVAILABLE, "embedder") from error
                 # Jitter: loads that were refused together must not come back together.
-                pause_s = (error.retry_after_s or RETRY_AFTER_S) * random.uniform(1.0, 1.5)
+                jitter = random.uniform(1.0, 1.5)  # noqa: S311
+                pause_s = (error.retry_after_s or RETRY_AFTER_S) * jitter
                 if deadline.remaining_s() <= pause_s + REPORT_MARGIN_S:
                     raise
             await asyncio.sleep(pause_s)

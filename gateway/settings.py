@@ -43,7 +43,7 @@ class GatewaySettings(Settings):
         2.0,
         gt=0,
         le=600,
-        description="Longest a query waits for the reranker before it keeps the order of retrieval.",
+        description="Longest a query waits for the reranker; then the order of retrieval stays.",
     )
     max_body_bytes: int = Field(
         33_554_432, ge=1024, le=1 << 30, description="Largest request body; a larger one is 413."

@@ -1,0 +1,214 @@
+"""Bytes to typed requests. The fast path finds that all is well, the slow one finds every fault."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
+from typing import Any, Final, Generic, NoReturn, TypeVar, get_args
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from gateway.problems import Fault, HttpError, HttpReason, invalid
+from gateway.schemas import PATTERNS
+
+# A body of nothing but faults must not come back many times its size.
+MAX_FAULTS: Final = 100
+# `$.documents[3].text` at the end of msgspec's messages.
+_PLACE: Final = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class BodyDecoder(Generic[T]):
+    """Decodes JSON bodies of one type."""
+
+    def __init__(self, cls: type[T]) -> None:
+        self._cls = cls
+        self._decoder = msgspec.json.Decoder(cls)
+
+    def decode(self, body: bytes) -> T:
+        """The request in `body`.
+
+        Raises HttpError: MALFORMED_JSON, or INVALID_ARGUMENT with every fault by its field.
+        """
+        try:
+            value = self._decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _explain(body, self._cls, error)
+        if faults := _own_faults(value, ""):
+            raise invalid(faults)
+        return value
+
+
+def decode_parameters(query_string: bytes, cls: type[T]) -> T:
+    """The query string as `cls`. Raises HttpError INVALID_ARGUMENT with every fault."""
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise invalid([Fault("", "Expected a query string in UTF-8")]) from error
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise invalid([Fault("", "Expected each parameter once")])
+    try:
+        return msgspec.convert(values, cls, strict=False)
+    except msgspec.ValidationError as error:
+        faults = list(islice(_struct_faults(values, cls, "", strict=False), MAX_FAULTS))
+        raise invalid(faults or [_fault_of(error, "")]) from error
+
+
+def check_text(text: str, field: str) -> None:
+    """Raises HttpError INVALID_ARGUMENT for what UTF-8 cannot say."""
+    if _SURROGATE.search(text):
+        raise invalid([Fault(field, "Expected no lone surrogate")])
+
+
+def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoReturn:
+    """Raises what was wrong with a body that the fast path refused."""
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        faults = list(islice(_all_faults(value, cls), MAX_FAULTS))
+    except RecursionError:
+        raise invalid([Fault("", "Expected fewer levels of objects and arrays")]) from error
+    except UnicodeDecodeError as bad:
+        detail = f"Byte {bad.start} of the body is not UTF-8."
+        raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
+    except json.JSONDecodeError as bad:
+        detail = f"{bad.msg} at line {bad.lineno}, column {bad.colno}."
+        raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
+    except ValueError as bad:  # a number of more digits than Python reads, or NaN
+        raise HttpError(HttpReason.MALFORMED_JSON, "A number cannot be read.") from bad
+    if faults:
+        raise invalid(faults) from error
+    if isinstance(error, msgspec.ValidationError):
+        raise invalid([_fault_of(error, "")]) from error
+    raise HttpError(HttpReason.MALFORMED_JSON, "The body cannot be read as JSON.") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and Infinity are Python's, not JSON's
+
+
+def _all_faults(value: Any, cls: type[msgspec.Struct]) -> Iterator[Fault]:
+    yield from _surrogates(value, "")
+    yield from _struct_faults(value, cls, "", strict=True)
+
+
+def _struct_faults(
+    value: Any, cls: type[msgspec.Struct], path: str, *, strict: bool
+) -> Iterator[Fault]:
+    """Every field of `value` that does not fit `cls`, then what the struct itself finds."""
+    if not isinstance(value, dict):
+        yield Fault(path, f"Expected `object`, got `{_json_name(value)}`")
+        return
+    fields = msgspec.structs.fields(cls)
+    found = False
+    for fault in _field_faults(value, fields, path, strict=strict):
+        found = True
+        yield fault
+    if not found:
+        yield from _own_faults(msgspec.convert(value, cls, strict=strict), path, nested=False)
+
+
+def _field_faults(
+    value: dict[str, Any],
+    fields: Iterable[msgspec.structs.FieldInfo],
+    path: str,
+    *,
+    strict: bool,
+) -> Iterator[Fault]:
+    prefix = f"{path}." if path else ""
+    known = {field.name for field in fields}
+    for name in value:
+        if name not in known:
+            yield Fault(prefix + _printable(name), "Unknown field")
+    for field in fields:
+        place = prefix + field.name
+        if field.name not in value:
+            if field.required:
+                yield Fault(place, "Required")
+            continue
+        try:
+            msgspec.convert(value[field.name], field.type, strict=strict)
+        except msgspec.ValidationError as error:
+            fault = _fault_of(error, place)
+            item = _item_struct(field.type)
+            if item is None or fault.field == place:
+                yield Fault(place, fault.message)
+                continue
+        else:
+            item = _item_struct(field.type)
+        if item is not None:
+            for position, entry in enumerate(value[field.name]):
+                yield from _struct_faults(entry, item, f"{place}[{position}]", strict=strict)
+
+
+def _own_faults(value: Any, path: str, *, nested: bool = True) -> list[Fault]:
+    """What a decoded struct and the structs in its lists find wrong with themselves."""
+    faults: list[Fault] = []
+    if nested:
+        for name in _lists_of_structs(type(value)):
+            for position, entry in enumerate(getattr(value, name)):
+                faults += _own_faults(entry, f"{name}[{position}]")
+    find = getattr(value, "faults", None)
+    if find is not None:
+        faults += find(path)
+    return faults[:MAX_FAULTS]
+
+
+@cache
+def _lists_of_structs(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    fields = msgspec.structs.fields(cls)
+    return tuple(field.name for field in fields if _item_struct(field.type) is not None)
+
+
+def _item_struct(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct in `list[Struct]`, annotated or not."""
+    for inner in (kind, *get_args(kind)):
+        for item in get_args(inner):
+            if isinstance(item, type) and issubclass(item, msgspec.Struct):
+                return item
+    return None
+
+
+def _fault_of(error: msgspec.ValidationError, path: str) -> Fault:
+    """msgspec's message, with the place where it found the fault."""
+    message = str(error)
+    for pattern, words in PATTERNS.items():
+        message = message.replace(f"Expected `str` matching regex {pattern!r}", words)
+    match = _PLACE.search(message)
+    if match is None:
+        return Fault(path, message)
+    inner = match.group(1)
+    joined = path + inner if not path or inner.startswith("[") else f"{path}.{inner}"
+    return Fault(joined, message[: match.start()])
+
+
+def _surrogates(value: Any, path: str) -> Iterator[Fault]:
+    """Where a string holds half of a UTF-16 pair: JSON can escape it, UTF-8 cannot hold it."""
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            yield Fault(path, "Expected no lone surrogate")
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _surrogates(item, f"{path}[{position}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            place = f"{path}.{_printable(name)}" if path else _printable(name)
+            if _SURROGATE.search(name):
+                yield Fault(place, "Expected no lone surrogate")
+            yield from _surrogates(item, place)
+
+
+def _printable(name: str) -> str:
+    """A caller's own field name, fit to be sent back."""
+    return _SURROGATE.sub("\ufffd", name)[:64]
+
+
+def _json_name(value: Any) -> str:
+    names = {str: "str", bool: "bool", int: "int", float: "float", list: "array"}
+    return "null" if value is None else names.get(type(value), "object")

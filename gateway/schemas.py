@@ -1,0 +1,417 @@
+"""What callers send and get: the structs that decode, encode and document the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.problems import Fault
+
+MAX_QUERY_CHARACTERS: Final = 8192
+MAX_DOCUMENTS: Final = 1000
+MAX_TEXT_CHARACTERS: Final = 2_000_000
+MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_METADATA_DEPTH: Final = 5
+
+# No trailing anchor: Python's $ lets a final newline through, ECMA's does not.
+_NO_CONTROL: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f])"
+_COLLECTION: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?![\s\S])"
+# What to tell people instead of the regular expression.
+PATTERNS: Final = {
+    _NO_CONTROL: "Expected no control characters",
+    _COLLECTION: "Expected 1 to 63 of a-z, 0-9, `_` and `-`, a letter or digit first",
+}
+
+Query = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_QUERY_CHARACTERS,
+        description="The question, in plain words.",
+        examples=["How does Rust ensure memory safety?"],
+    ),
+]
+DocumentId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=_NO_CONTROL,
+        description="Chosen by the caller; no control characters, may hold `/`.",
+    ),
+]
+Collection = Annotated[
+    str,
+    Meta(
+        pattern=_COLLECTION,
+        description="The collection meant; the default one when left out.",
+    ),
+]
+Mode = Annotated[
+    Literal["hybrid", "dense", "sparse"],
+    Meta(description="hybrid fuses the ranks of dense (by meaning) and sparse (BM25) search."),
+]
+Filter = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Metadata fields and the values they must equal; several are AND.",
+        examples=[{"language": "en"}],
+    ),
+]
+Degraded = Annotated[
+    list[Literal["dense", "query_truncated", "rerank", "generate"]],
+    Meta(
+        description="What the answer had to do without: `dense` (the embedder is gone, BM25 "
+        "alone), `query_truncated` (the question is longer than the model reads), `rerank` (the "
+        "order of retrieval was kept), `generate` (the language model is gone, sentences were "
+        "extracted)."
+    ),
+]
+Milliseconds = Annotated[float, Meta(ge=0)]
+
+
+class SearchRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Find passages."""
+
+    query: Query
+    top_k: Annotated[int, Meta(ge=1, le=200, description="Passages wanted.")] = 5
+    rerank: Annotated[bool, Meta(description="Whether the reranker refines the order.")] = True
+    mode: Mode = "hybrid"
+    filter: Filter | None = None
+    collection: Collection | None = None
+
+    def faults(self, path: str) -> Iterator[Fault]:
+        """What the types alone cannot say."""
+        yield from _text_faults(self.query, _join(path, "query"))
+
+
+class QueryRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Ask a question."""
+
+    query: Query
+    top_k: Annotated[int, Meta(ge=1, le=50, description="Passages the answer is made from.")] = 5
+    rerank: Annotated[bool, Meta(description="Whether the reranker refines the order.")] = True
+    temperature: Annotated[float, Meta(ge=0, le=2, description="Of the language model.")] | None = (
+        None
+    )
+    max_tokens: (
+        Annotated[int, Meta(ge=1, le=32_768, description="Longest answer, in tokens.")] | None
+    ) = None
+    mode: Mode = "hybrid"
+    filter: Filter | None = None
+    collection: Collection | None = None
+    stream: Annotated[bool, Meta(description="Answer as server-sent events.")] = False
+
+    def faults(self, path: str) -> Iterator[Fault]:
+        """What the types alone cannot say."""
+        yield from _text_faults(self.query, _join(path, "query"))
+
+
+class DocumentInput(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A document to index. Without an `id` it is UUIDv5 of the text."""
+
+    text: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_TEXT_CHARACTERS,
+            description="Plain text or Markdown; no NUL.",
+        ),
+    ]
+    id: DocumentId | None = None
+    metadata: (
+        Annotated[
+            dict[str, Any],
+            Meta(description="Kept with the document: up to 16 KiB as JSON, 5 levels deep."),
+        ]
+        | None
+    ) = None
+
+    def faults(self, path: str) -> Iterator[Fault]:
+        """What the types alone cannot say."""
+        yield from _text_faults(self.text, _join(path, "text"))
+        if self.metadata:
+            yield from _metadata_faults(self.metadata, _join(path, "metadata"))
+
+
+class IndexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Index documents: each is added, replaced, or found unchanged."""
+
+    documents: Annotated[list[DocumentInput], Meta(min_length=1, max_length=MAX_DOCUMENTS)]
+    chunk_size: (
+        Annotated[
+            int,
+            Meta(
+                ge=64,
+                le=8192,
+                description="Characters in a chunk at most; the collection's own when left out.",
+            ),
+        ]
+        | None
+    ) = None
+    overlap: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=8191,
+                description="Characters neighbouring chunks share at most, below `chunk_size`; "
+                "the collection's own when left out.",
+            ),
+        ]
+        | None
+    ) = None
+    collection: Collection | None = None
+
+    def faults(self, path: str) -> Iterator[Fault]:
+        """What the types alone cannot say."""
+        if self.chunk_size and self.overlap and self.overlap >= self.chunk_size:
+            yield Fault(_join(path, "overlap"), "Expected less than `chunk_size`")
+        first: dict[str, int] = {}
+        for position, document in enumerate(self.documents):
+            if document.id is not None and first.setdefault(document.id, position) != position:
+                yield Fault(
+                    f"documents[{position}].id",
+                    f"The same id as documents[{first[document.id]}]",
+                )
+
+
+class ListParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The query string of GET /documents."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Most documents to give.")] = 100
+    cursor: (
+        Annotated[str, Meta(max_length=1024, description="`next_cursor` of the page before.")]
+        | None
+    ) = None
+    filter: (
+        Annotated[str, Meta(max_length=16_384, description="As in /query, written as JSON.")] | None
+    ) = None
+    collection: Collection | None = None
+
+
+class CollectionParameter(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The query string of a route about one document."""
+
+    collection: Collection | None = None
+
+
+class NoParameters(Struct, forbid_unknown_fields=True, frozen=True):
+    """The query string of a route that takes none."""
+
+
+class StageScores(Struct, frozen=True):
+    """Raw scores of the stages; null where a stage did not run or did not find the passage."""
+
+    dense: float | None
+    sparse: float | None
+    rerank: float | None
+
+
+class Source(Struct, frozen=True):
+    """A passage found. `score` never increases down the list, whichever stage decided."""
+
+    id: Annotated[str, Meta(description="`document_id#chunk`")]
+    document_id: str
+    chunk: int
+    text: str
+    score: Annotated[float, Meta(ge=0, le=1)]
+    scores: StageScores
+    metadata: dict[str, Any]
+
+
+class SearchTimings(Struct, frozen=True):
+    """Where the time went; 0 for a stage that did not run."""
+
+    embed: Milliseconds
+    search: Milliseconds
+    rerank: Milliseconds
+
+
+class QueryTimings(Struct, frozen=True):
+    """Where the time went; 0 for a stage that did not run."""
+
+    embed: Milliseconds
+    search: Milliseconds
+    rerank: Milliseconds
+    generate: Milliseconds
+
+
+class Usage(Struct, frozen=True):
+    """Tokens of the language model; 0 where none was called."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Models(Struct, frozen=True):
+    """Which models took part; null for one that did not."""
+
+    embedder: str | None
+    reranker: str | None
+    generator: str | None
+
+
+class SearchResponse(Struct, frozen=True, kw_only=True):
+    """The passages found, best first."""
+
+    sources: list[Source]
+    latency_ms: Milliseconds
+    cache_hit: Annotated[bool, Meta(description="The question's vector came from a cache.")]
+    timings_ms: SearchTimings
+    degraded: Degraded
+    request_id: str
+
+
+class AnswerDone(Struct, frozen=True, kw_only=True):
+    """The answer, without the sources that were sent before it."""
+
+    answer: Annotated[str, Meta(description="Citation [n] means the n-th source.")]
+    latency_ms: Milliseconds
+    cache_hit: Annotated[bool, Meta(description="The question's vector came from a cache.")]
+    timings_ms: QueryTimings
+    degraded: Degraded
+    usage: Usage
+    model: Models
+    request_id: str
+
+
+class QueryResponse(AnswerDone, frozen=True, kw_only=True):
+    """The answer and the passages it was made from, best first."""
+
+    sources: list[Source]
+
+
+class Token(Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+
+
+class IndexedDocument(Struct, frozen=True):
+    """What became of one document. truncated_chunks: longer than the model reads."""
+
+    id: str
+    status: Literal["added", "replaced", "unchanged"]
+    chunks: int
+    truncated_chunks: int
+
+
+class IndexResponse(Struct, frozen=True, kw_only=True):
+    """Everything is durable. `results` are in the order of the request."""
+
+    indexed: Annotated[int, Meta(description="Documents in the request.")]
+    chunks: int
+    results: list[IndexedDocument]
+    latency_ms: Milliseconds
+
+
+class DocumentItem(Struct, frozen=True, kw_only=True):
+    """A document without its text."""
+
+    id: str
+    chunks: int
+    metadata: dict[str, Any]
+    indexed_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    content_sha256: str
+
+
+class DocumentList(Struct, frozen=True):
+    """One page of documents; `next_cursor` is null on the last."""
+
+    documents: list[DocumentItem]
+    next_cursor: str | None
+
+
+class ChunkItem(Struct, frozen=True):
+    """A piece of a document as it was cut."""
+
+    chunk: int
+    text: str
+
+
+class DocumentDetail(Struct, frozen=True, kw_only=True):
+    """A document with its source text and its chunks in order."""
+
+    id: str
+    text: str
+    chunks: list[ChunkItem]
+    metadata: dict[str, Any]
+    indexed_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    content_sha256: str
+
+
+class Deleted(Struct, frozen=True):
+    """The document is gone; `chunks` went with it."""
+
+    deleted: bool
+    chunks: int
+
+
+Component = Literal["up", "down"]
+
+
+class Components(Struct, frozen=True):
+    """What the gateway depends on, as last seen."""
+
+    vector_db: Component
+    cache: Component
+    embedder: Component
+    reranker: Component
+    generator: Component
+
+
+class HealthResponse(Struct, frozen=True, kw_only=True):
+    """The state of the service, in words people can act on in `notes`."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    components: Components
+    notes: list[str]
+    uptime_seconds: float
+    version: str
+
+
+class Liveness(Struct, frozen=True):
+    """The event loop answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Struct, frozen=True):
+    """Whether this gateway takes requests, and if not, why."""
+
+    ready: bool
+    notes: list[str]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _text_faults(text: str, path: str) -> Iterator[Fault]:
+    if text.isspace():
+        yield Fault(path, "Expected more than white space")
+    if "\0" in text:
+        yield Fault(path, "Expected no NUL character")
+
+
+def _metadata_faults(metadata: dict[str, Any], path: str) -> Iterator[Fault]:
+    if (message := _unstorable(metadata, MAX_METADATA_DEPTH)) is not None:
+        yield Fault(path, message)
+    elif (size := len(msgspec.json.encode(metadata))) > MAX_METADATA_BYTES:
+        yield Fault(path, f"Expected at most {MAX_METADATA_BYTES} bytes of JSON, got {size}")
+
+
+def _unstorable(value: Any, levels: int) -> str | None:
+    """Why a value cannot be kept with a document; `{}` is one level."""
+    if isinstance(value, dict | list):
+        if levels == 0:
+            return f"Expected at most {MAX_METADATA_DEPTH} levels"
+        inner = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (_unstorable(item, levels - 1) for item in inner)), None)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "Expected integers of at most 64 bits"
+    return None
