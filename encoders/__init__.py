@@ -1,0 +1,1 @@
+"""What the workers share of encoder models: finding, running and batching them."""

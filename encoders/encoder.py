@@ -1,0 +1,157 @@
+"""One loaded model: tokenizer, backend and identity, whatever it is used for."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.blueprint import Blueprint, Kind
+from encoders.identity import ModelIdentity, fingerprint
+from encoders.location import ModelFiles, locate
+from encoders.machine import available_cpus, has_nvidia_gpu
+from encoders.options import BackendName, Precision, Runtime
+from encoders.tokenizing import LENGTH_STEP, IntArray, Tokenizer, Tokens, pad, padded_length
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """What computes. One thread at a time."""
+
+    precision: Precision
+    # Why this precision.
+    reason: str
+
+    @property
+    def description(self) -> str:
+        """Such as "torch bf16, 2 threads"."""
+
+    def run(self, arrays: Mapping[str, IntArray]) -> Floats:
+        """The graph's output for one padded batch."""
+
+    def close(self) -> None:
+        """Releases what it holds."""
+
+
+class Encoder:
+    """A model that is loaded. `tokenizer` may be used by several threads, `run` by one."""
+
+    def __init__(self, identity: ModelIdentity, blueprint: Blueprint, backend: Backend) -> None:
+        self.identity = identity
+        self.blueprint = blueprint
+        self.tokenizer = Tokenizer(
+            blueprint.tokenizer, max_tokens=blueprint.max_tokens, pad_id=blueprint.pad_id
+        )
+        self._backend = backend
+
+    @property
+    def description(self) -> str:
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
+        return f"{self.identity}, {self._backend.description}"
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self._backend.precision
+
+    def padded(self, tokens: int) -> int:
+        """Length of the row that a text of so many tokens takes."""
+        return padded_length(tokens, self.identity.max_tokens)
+
+    def run(self, batch: Sequence[Tokens]) -> Floats:
+        """The graph's output, a row per text: [n, dimension], [n, length, dimension] or [n]."""
+        arrays = pad(batch, max_tokens=self.identity.max_tokens, pad_id=self.tokenizer.pad_id)
+        return self._backend.run(arrays)
+
+    def warm_up(self, rows: int = 1) -> None:
+        """Runs every padded length once, so that no caller waits for a first time."""
+        longest = self.identity.max_tokens
+        for length in {*range(LENGTH_STEP, longest, LENGTH_STEP), longest}:
+            ids = np.full(length, self.tokenizer.pad_id, np.int64)
+            tokens = Tokens(ids, np.zeros_like(ids), np.ones(length, np.bool_), 0, False)
+            self.run([tokens] * rows)
+
+    def close(self) -> None:
+        """Releases the backend."""
+        self._backend.close()
+
+
+def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
+    """Finds and loads a model. Takes 0.5 s with an export at hand, else up to 10 s.
+
+    Raises FileNotFoundError when it is nowhere to be had, ValueError when it is
+    of a kind this program cannot run.
+    """
+    files = locate(name)
+    digest = fingerprint(files, kind=kind)
+    backend_name, reason = _choose_backend(runtime.backend)
+    threads = runtime.threads or available_cpus()
+    if backend_name == "openvino":
+        blueprint, backend = _open_openvino(files, kind, digest, runtime, threads)
+    else:
+        blueprint, backend = _open_torch(files, kind, runtime, threads)
+    identity = ModelIdentity(files.name, digest, blueprint.dimension, blueprint.max_tokens)
+    encoder = Encoder(identity, blueprint, backend)
+    log.info(
+        "model loaded",
+        extra={
+            "model": encoder.description,
+            "backend_reason": reason,
+            "precision_reason": backend.reason,
+        },
+    )
+    return encoder
+
+
+def _choose_backend(wanted: BackendName) -> tuple[Literal["openvino", "torch"], str]:
+    if wanted != "auto":
+        return wanted, "as set"
+    if has_nvidia_gpu():
+        import torch
+
+        if torch.cuda.is_available():
+            return "torch", "torch sees a GPU"
+    if importlib.util.find_spec("openvino") is None:
+        return "torch", "OpenVINO is not installed"
+    return "openvino", "no GPU; fastest on CPUs"
+
+
+def _open_openvino(
+    files: ModelFiles, kind: Kind, digest: str, runtime: Runtime, threads: int
+) -> tuple[Blueprint, Backend]:
+    from encoders.export import open_export
+    from encoders.openvino_backend import OpenVinoBackend
+
+    def load(cache_dir: Path) -> tuple[Blueprint, Backend]:
+        export = open_export(files, kind, digest, cache_dir)
+        inputs = export.blueprint.inputs
+        return export.blueprint, OpenVinoBackend(
+            export.weights, inputs=inputs, precision=runtime.precision, threads=threads
+        )
+
+    if runtime.cache_dir is not None:
+        try:
+            return load(runtime.cache_dir.absolute())
+        except OSError as error:
+            log.warning("the model cache cannot be written: %s", error.strerror)
+    with tempfile.TemporaryDirectory(prefix="export-") as made:
+        return load(Path(made))
+
+
+def _open_torch(
+    files: ModelFiles, kind: Kind, runtime: Runtime, threads: int
+) -> tuple[Blueprint, Backend]:
+    from encoders.graphs import build
+    from encoders.torch_backend import TorchBackend
+
+    blueprint, graph = build(files, kind)
+    return blueprint, TorchBackend(graph, precision=runtime.precision, threads=threads)

@@ -1,0 +1,193 @@
+"""Models as one torch module each: arrays of a padded batch in, one float32 tensor out.
+
+This file imports torch and sentence-transformers (2 to 6 s): import it inside the
+function that needs it. The transformer runs in the precision it was cast to; what
+follows it (pooling, normalising, activation) in float32, which costs nothing and
+keeps bfloat16 vectors within cosine 0.9999 of float32 ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor, nn
+
+from encoders.blueprint import Blueprint, InputType, Kind, Prompt
+from encoders.location import ModelFiles
+
+# Names sentence-transformers looks for, in its order, for either side of retrieval.
+_PROMPT_NAMES: Final[Mapping[InputType, tuple[str, ...]]] = {
+    "query": ("query",),
+    "passage": ("document", "passage", "corpus"),
+}
+# For a model that names no limit: what most encoders were trained for.
+_DEFAULT_MAX_TOKENS: Final = 512
+
+
+class Graph(nn.Module):
+    """A transformer and what makes an answer of its output."""
+
+    def __init__(self, transformer: nn.Module, inputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.inputs = inputs
+
+    def cast(self, dtype: torch.dtype) -> Graph:
+        """Runs the transformer, and it alone, in `dtype`. Returns itself."""
+        self.transformer.to(dtype)
+        return self
+
+    def transform(self, arrays: tuple[Tensor, ...]) -> dict[str, Any]:
+        named = dict(zip(self.inputs, arrays, strict=True))
+        own = {key: named[key] for key in named if key not in ("pooling_mask", "content_mask")}
+        features: dict[str, Any] = self.transformer(own)
+        return {**features, **named}
+
+
+class EmbeddingGraph(Graph):
+    """Token ids → one vector per text, by the model's own pooling: float32 [n, dimension]."""
+
+    def __init__(self, model: SentenceTransformer, inputs: tuple[str, ...]) -> None:
+        super().__init__(model[0], inputs)
+        self.heads = nn.ModuleList(list(model)[1:])
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        features = self.transform(arrays)
+        if "pooling_mask" in features:
+            features["attention_mask"] = features["pooling_mask"]
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for head in self.heads:
+            features = head(features)
+        embedding: Tensor = features["sentence_embedding"]
+        return embedding.float()
+
+
+class TokenStatesGraph(Graph):
+    """Token ids → the last hidden states, each of length 1: float32 [n, length, dimension]."""
+
+    def __init__(self, model: SentenceTransformer, inputs: tuple[str, ...]) -> None:
+        super().__init__(model[0], inputs)
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        states: Tensor = self.transform(arrays)["token_embeddings"]
+        return nn.functional.normalize(states.float(), dim=-1)
+
+
+class ScoreGraph(Graph):
+    """Token ids of pairs → the model's score after its activation: float32 [n]."""
+
+    def __init__(self, model: CrossEncoder, inputs: tuple[str, ...]) -> None:
+        super().__init__(model[0], inputs)
+        self.heads = nn.ModuleList(list(model)[1:])
+        self.activation = _activation(model)
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        features = self.transform(arrays)
+        for head in self.heads:
+            features = head(features)
+        scores: Tensor = self.activation(features["scores"].float())
+        return scores.reshape(-1)
+
+
+def _activation(model: CrossEncoder) -> Callable[[Tensor], Tensor]:
+    """Sigmoid for one label, whatever activation the model brings: scores are in 0..1."""
+    activation = model.activation_fn
+    # A model trained with raw logits (MS MARCO's) brings Identity: the sigmoid is monotonic,
+    # so the order stays the model's own.
+    return activation if isinstance(activation, nn.Sigmoid) else nn.Sigmoid()
+
+
+def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
+    """Loads a model from its folder, in float32, without the network.
+
+    Raises ValueError for a model that this program cannot run, naming why.
+    """
+    if kind == "cross_encoder":
+        return _build_cross_encoder(files)
+    model = SentenceTransformer(
+        str(files.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
+    )
+    model.eval()
+    transformer = _transformer(model, files)
+    states = kind == "late_interaction"
+    prompts = {name: _prompt(model, transformer, name) for name in _PROMPT_NAMES}
+    excludes_prompt = any(prompt.excluded_tokens for prompt in prompts.values())
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    if excludes_prompt and not states:
+        inputs = (*inputs, "pooling_mask")
+    dimension = model.get_embedding_dimension()
+    blueprint = Blueprint(
+        kind=kind,
+        inputs=inputs,
+        dimension=int(transformer.get_embedding_dimension() if states else dimension or 0),
+        normalised=states or type(model[-1]).__name__ == "Normalize",
+        max_tokens=_max_tokens(transformer),
+        pad_id=_pad_id(transformer),
+        prompts=prompts,
+        tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
+    )
+    graph = TokenStatesGraph(model, inputs) if states else EmbeddingGraph(model, inputs)
+    return blueprint, graph.eval()
+
+
+def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
+    model = CrossEncoder(
+        str(files.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
+    )
+    model.eval()
+    if model.num_labels != 1:
+        raise ValueError(f"{files.name} gives {model.num_labels} labels a pair; one is needed")
+    transformer = _transformer(model, files)
+    takes_types = "token_type_ids" in transformer.tokenizer.model_input_names
+    inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if takes_types else ()))
+    blueprint = Blueprint(
+        kind="cross_encoder",
+        inputs=inputs,
+        dimension=0,
+        normalised=False,
+        max_tokens=_max_tokens(transformer),
+        pad_id=_pad_id(transformer),
+        prompts={},
+        tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
+    )
+    return blueprint, ScoreGraph(model, inputs).eval()
+
+
+def _transformer(model: nn.Sequential, files: ModelFiles) -> Any:
+    """The first module, if it is one this program can feed."""
+    first = model[0]
+    if not isinstance(first, Transformer):
+        raise ValueError(f"{files.name} begins with {type(first).__name__}, not a transformer")
+    if getattr(first.tokenizer, "backend_tokenizer", None) is None:
+        raise ValueError(f"{files.name} has no tokenizer of the Rust kind (tokenizer.json)")
+    if "message" in first.modality_config:
+        raise ValueError(f"{files.name} reads chat messages, not plain texts")
+    return first
+
+
+def _max_tokens(transformer: Any) -> int:
+    limit = transformer.max_seq_length
+    positions = getattr(transformer.config, "max_position_embeddings", None)
+    known = [value for value in (limit, None if limit else positions) if value]
+    # Tokenizers without a limit of their own say 1e30.
+    return int(known[0]) if known and known[0] < 1_000_000 else _DEFAULT_MAX_TOKENS
+
+
+def _pad_id(transformer: Any) -> int:
+    return int(transformer.tokenizer.pad_token_id or 0)
+
+
+def _prompt(model: SentenceTransformer, transformer: Any, input_type: InputType) -> Prompt:
+    """The prefix `encode_query` or `encode_document` would use."""
+    names = [name for name in _PROMPT_NAMES[input_type] if name in model.prompts]
+    name = names[0] if names else model.default_prompt_name
+    text = (model.prompts.get(name) or "") if name else ""
+    if not text or all(getattr(module, "include_prompt", True) for module in model):
+        return Prompt(text)
+    ids = transformer.tokenizer(text)["input_ids"]
+    special = set(transformer.tokenizer.all_special_ids)
+    return Prompt(text, len(ids) - (1 if ids[-1] in special else 0))

@@ -1,0 +1,107 @@
+"""Which model it is: a fingerprint of everything that decides what comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from encoders.location import ModelFiles
+
+# Raised when the same files come to mean other vectors (another normalisation, say).
+SEMANTICS_VERSION: Final = 1
+
+# 64 bits: models are told apart, not secured.
+FINGERPRINT_HEX_DIGITS: Final = 16
+
+# Says who wrote a file and with what, nothing of what the model computes. `dtype`: the
+# float precisions of one model share a fingerprint.
+_IRRELEVANT_KEYS: Final = frozenset(
+    {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "__version__"}
+)
+_WEIGHTS: Final = ("*.safetensors", "*.bin")
+_TOKENIZER_TEXT: Final = ("vocab.txt", "merges.txt", "*.model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What callers compare. Two models are the same when their fingerprints are, and only then.
+
+    dimension: length of a vector; 0 for a model that gives scores.
+    max_tokens: longest input in the model's own tokens, special ones included.
+    """
+
+    name: str
+    fingerprint: str
+    dimension: int
+    max_tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.name.rsplit('/', 1)[-1]}@{self.fingerprint[:8]}"
+
+
+def fingerprint(files: ModelFiles, *, kind: str) -> str:
+    """Hex fingerprint of the model's weights, tokenizer, pooling, prefixes and limits.
+
+    kind: what is made of the model ("embedding", "late_interaction", ...): other
+        outputs of the same weights are another model.
+
+    SHA-256 over the files that sentence-transformers reads, streamed (90 MB take
+    0.1 s). JSON is hashed by content, so that formatting and version stamps do
+    not matter.
+    """
+    digest = hashlib.sha256(f"{kind}/{SEMANTICS_VERSION}".encode())
+    for path in relevant_files(files.folder):
+        digest.update(b"\0" + path.relative_to(files.folder).as_posix().encode() + b"\0")
+        digest.update(_content_digest(path))
+    return digest.hexdigest()[:FINGERPRINT_HEX_DIGITS]
+
+
+def relevant_files(folder: Path) -> list[Path]:
+    """The files that decide what the model computes, in a fixed order.
+
+    Raises FileNotFoundError when the folder holds no weights.
+    """
+    folders = [folder, *sorted(path for path in folder.iterdir() if _is_module(path))]
+    found: list[Path] = []
+    weights = 0
+    for part in folders:
+        for pattern in _WEIGHTS:
+            matches = sorted(part.glob(pattern))
+            found += matches
+            weights += len(matches)
+            if matches:  # the same weights in an older format beside them say nothing new
+                break
+        found += sorted(part.glob("*.json"))
+        for pattern in _TOKENIZER_TEXT:
+            found += sorted(part.glob(pattern))
+    if not weights:
+        raise FileNotFoundError(f"{folder.name} holds no weights (*.safetensors or *.bin)")
+    return [path for path in found if path.name not in _NOT_THE_MODEL]
+
+
+# Training records and model cards that lie beside some models.
+_NOT_THE_MODEL: Final = frozenset(
+    {"data_config.json", "train_script.json", "training_args.bin", "optimizer.bin"}
+)
+
+
+def _is_module(path: Path) -> bool:
+    """Modules of a sentence-transformers model lie in folders such as `1_Pooling`."""
+    return path.is_dir() and path.name[:1].isdigit()
+
+
+def _content_digest(path: Path) -> bytes:
+    if path.suffix != ".json":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    content = _without_irrelevant(json.loads(path.read_bytes()))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def _without_irrelevant(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, inner in value.items() if key not in _IRRELEVANT_KEYS}

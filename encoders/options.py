@@ -1,0 +1,26 @@
+"""How a model is to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+BackendName = Literal["auto", "openvino", "torch"]
+Precision = Literal["bf16", "fp32"]
+PrecisionName = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How to run a model.
+
+    backend, precision: "auto" chooses by the machine.
+    threads: 0 takes what the cgroup's quota allows.
+    cache_dir: where exports are kept; None makes one each time.
+    """
+
+    backend: BackendName = "auto"
+    precision: PrecisionName = "auto"
+    threads: int = 0
+    cache_dir: Path | None = None

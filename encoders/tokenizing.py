@@ -1,0 +1,108 @@
+"""Texts to token ids, by the Rust tokenizers (they release the GIL), and ids to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+from tokenizers import Tokenizer as RustTokenizer
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+# Padded lengths are multiples of this: few enough shapes that a runtime's cache of prepared
+# kernels stays small, at most 7 tokens of waste a text.
+LENGTH_STEP: Final = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """One text (or pair of texts) as the model reads it.
+
+    ids: token ids, special ones included, not padded.
+    type_ids: 0 for the first text, 1 for the second.
+    content: True where a token stands for text of the caller, not a special token.
+    prompt_tokens: how many at the start are the model's own prefix.
+    truncated: whether the text was longer than the model reads.
+    """
+
+    ids: IntArray
+    type_ids: IntArray
+    content: BoolArray
+    prompt_tokens: int
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """Cuts at `max_tokens`, never pads, and says what it cut. Thread-safe after construction.
+
+    serialised: the `tokenizer.json` of the model, as text.
+    pad_id: what fills the end of a padded row; it is masked.
+    """
+
+    def __init__(self, serialised: str, *, max_tokens: int, pad_id: int) -> None:
+        self.max_tokens = max_tokens
+        self.pad_id = pad_id
+        self._tokenizer = RustTokenizer.from_str(serialised)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", prompt_tokens: int = 0
+    ) -> list[Tokens]:
+        """One `Tokens` per text, each with `prompt` before it. Call it in a thread."""
+        prefixed = [prompt + text for text in texts] if prompt else list(texts)
+        encodings = self._tokenizer.encode_batch_fast(prefixed)
+        return [_tokens(encoding, prompt_tokens) for encoding in encodings]
+
+    def encode_pairs(self, first: str, seconds: Sequence[str]) -> list[Tokens]:
+        """One `Tokens` per pair (first, second); the longer of the two is cut first."""
+        encodings = self._tokenizer.encode_batch_fast([(first, second) for second in seconds])
+        return [_tokens(encoding, 0) for encoding in encodings]
+
+
+def _tokens(encoding: Encoding, prompt_tokens: int) -> Tokens:
+    return Tokens(
+        ids=np.array(encoding.ids, np.int64),
+        type_ids=np.array(encoding.type_ids, np.int64),
+        content=np.array(encoding.special_tokens_mask, np.int64) == 0,
+        prompt_tokens=prompt_tokens,
+        truncated=bool(encoding.overflowing),
+    )
+
+
+def padded_length(tokens: int, max_tokens: int) -> int:
+    """Length of a row that holds `tokens`: the next multiple of LENGTH_STEP, or `max_tokens`."""
+    return max(min(-(-tokens // LENGTH_STEP) * LENGTH_STEP, max_tokens), tokens)
+
+
+def pad(batch: Sequence[Tokens], *, max_tokens: int, pad_id: int) -> dict[str, IntArray]:
+    """The arrays a model may ask for, each [len(batch), padded length].
+
+    input_ids, token_type_ids; attention_mask: 1 where a token is; pooling_mask:
+    the same without the model's own prefix; content_mask: without special tokens.
+    """
+    length = padded_length(max(len(tokens) for tokens in batch), max_tokens)
+    shape = (len(batch), length)
+    arrays = {
+        "input_ids": np.full(shape, pad_id, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+        "attention_mask": np.zeros(shape, np.int64),
+        "pooling_mask": np.zeros(shape, np.int64),
+        "content_mask": np.zeros(shape, np.int64),
+    }
+    for row, tokens in enumerate(batch):
+        size = len(tokens)
+        arrays["input_ids"][row, :size] = tokens.ids
+        arrays["token_type_ids"][row, :size] = tokens.type_ids
+        arrays["attention_mask"][row, :size] = 1
+        arrays["pooling_mask"][row, tokens.prompt_tokens : size] = 1
+        arrays["content_mask"][row, :size] = tokens.content
+    return arrays
