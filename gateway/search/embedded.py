@@ -1,0 +1,210 @@
+"""The embedded store: a directory per generation, each served by a process of its own.
+
+    DATA_DIR/store/<collection>/current.json     which generation is live, and which is next
+    DATA_DIR/store/<collection>/<generation>/    the engine's files
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from gateway.search import wire
+from gateway.search.points import no_collection, unavailable
+from gateway.search.process import Locked, StoreProcess
+from runtime.deadline import Deadline
+
+POINTER_NAME: Final = "current.json"
+# Points of one write: about 10 ms of the engine, which is what a search may have to wait.
+WRITE_POINTS: Final = 64
+# Points of one read of vectors or texts; 64 chunks of 8,192 four-byte characters fit a frame.
+READ_POINTS: Final = 64
+# Writes under way at once. More would not be faster: they share a sync of the log.
+WRITES: Final = 16
+
+T = TypeVar("T")
+
+
+class Pointer(msgspec.Struct, frozen=True):
+    """Which generation answers, and which is being built beside it."""
+
+    live: int
+    next: int | None
+    config: wire.Config
+
+
+class EmbeddedPoints:
+    """`Points` in DATA_DIR."""
+
+    exclusive = True
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / "store"
+        self._processes: dict[str, StoreProcess] = {}
+        self._opening = asyncio.Lock()
+        self._writing = asyncio.Semaphore(WRITES)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a process of the store cannot be brought back."""
+        return any(process.broken for process in self._processes.values())
+
+    async def start(self) -> None:
+        """Makes the folder. Raises OSError when that is impossible."""
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    async def aclose(self) -> None:
+        """Has every process flush and leave."""
+        processes, self._processes = self._processes, {}
+        await asyncio.gather(*(process.aclose() for process in processes.values()))
+
+    async def ping(self, deadline: Deadline) -> None:
+        """Returns when every process answers."""
+        for process in self._processes.values():
+            await process.call(wire.Ping(), type(None), deadline)
+
+    async def exists(self, collection: str, deadline: Deadline) -> bool:
+        """Whether the collection's pointer is there."""
+        return collection in self._processes or self._pointer_path(collection).exists()
+
+    async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
+        """Makes the first generation; one that exists gets missing indexes."""
+        pointer_path = self._pointer_path(collection)
+        pointer = Pointer(1, None, config)
+        if pointer_path.exists():
+            known = _read_pointer(pointer_path)
+            indexes = known.config.indexes | config.indexes
+            config = msgspec.structs.replace(known.config, indexes=indexes)
+            pointer = msgspec.structs.replace(known, config=config)
+        # The generation first: a pointer never names what is not there.
+        await self._open(collection, pointer)
+        _write_pointer(pointer_path, pointer)
+
+    async def upsert(
+        self, collection: str, points: Sequence[wire.Point], deadline: Deadline
+    ) -> None:
+        """Writes points in small batches; searches get their turn in between."""
+        process = await self._process(collection)
+        for start in range(0, len(points), WRITE_POINTS):
+            batch = list(points[start : start + WRITE_POINTS])
+            await self._write(process, wire.Upsert(batch), deadline)
+
+    async def swap(
+        self, collection: str, point: wire.Point, seq: int | None, deadline: Deadline
+    ) -> None:
+        """Writes `point` if the stored one has this `seq`, or (None) if there is none."""
+        await self._write(await self._process(collection), wire.Swap(point, seq), deadline)
+
+    async def set_payload(
+        self, collection: str, point_id: str, payload: dict[str, Any], deadline: Deadline
+    ) -> None:
+        """Overwrites some payload fields of one point that exists."""
+        call = wire.SetPayload(point_id, payload)
+        await self._write(await self._process(collection), call, deadline)
+
+    async def delete(
+        self, collection: str, selection: wire.Selection, deadline: Deadline
+    ) -> None:
+        """Removes the points selected."""
+        await self._write(await self._process(collection), wire.Delete(selection), deadline)
+
+    async def query(self, collection: str, query: wire.Query, deadline: Deadline) -> wire.Found:
+        """The nearest chunks: one frame out, one back."""
+        process = await self._process(collection)
+        return await process.call(query, wire.Found, deadline)
+
+    async def retrieve(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        deadline: Deadline,
+        *,
+        fields: Sequence[str] | None = None,
+        vectors: bool = False,
+    ) -> list[wire.Point]:
+        """The points that exist of those asked for, in any order."""
+        process = await self._process(collection)
+        names = None if fields is None else list(fields)
+        points: list[wire.Point] = []
+        for start in range(0, len(ids), READ_POINTS):
+            call = wire.Retrieve(list(ids[start : start + READ_POINTS]), names, vectors)
+            points += await process.call(call, list[wire.Point], deadline)
+        return points
+
+    async def scroll(
+        self,
+        collection: str,
+        selection: wire.Selection,
+        limit: int,
+        deadline: Deadline,
+        *,
+        start_id: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> wire.Slice:
+        """Points in the order of their ids, from `start_id` on."""
+        process = await self._process(collection)
+        names = None if fields is None else list(fields)
+        call = wire.Scroll(selection, limit, start_id, names)
+        return await process.call(call, wire.Slice, deadline)
+
+    async def count(
+        self, collection: str, selection: wire.Selection, deadline: Deadline
+    ) -> int:
+        """How many points are selected, exactly."""
+        process = await self._process(collection)
+        return await process.call(wire.Count(selection), int, deadline)
+
+    async def _write(self, process: StoreProcess, call: wire.Write, deadline: Deadline) -> None:
+        async with self._writing:
+            await process.call(call, type(None), deadline)
+
+    async def _process(self, collection: str) -> StoreProcess:
+        process = self._processes.get(collection)
+        if process is not None:
+            return process
+        path = self._pointer_path(collection)
+        if not path.exists():
+            raise no_collection(collection)
+        return await self._open(collection, _read_pointer(path))
+
+    async def _open(self, collection: str, pointer: Pointer) -> StoreProcess:
+        async with self._opening:
+            if collection not in self._processes:
+                directory = self._root / collection / str(pointer.live)
+                process = StoreProcess(directory, pointer.config)
+                try:
+                    await process.start()
+                except Locked:
+                    raise unavailable(
+                        "The data folder is in use by another process: "
+                        "stop that one, or set DATA_DIR to another folder."
+                    ) from None
+                self._processes[collection] = process
+            return self._processes[collection]
+
+    def _pointer_path(self, collection: str) -> Path:
+        return self._root / collection / POINTER_NAME
+
+
+def _read_pointer(path: Path) -> Pointer:
+    return msgspec.json.decode(path.read_bytes(), type=Pointer)
+
+
+def _write_pointer(path: Path, pointer: Pointer) -> None:
+    """Atomic and durable: the old pointer or the new one, whatever happens."""
+    unfinished = path.with_suffix(".new")
+    with unfinished.open("wb") as file:
+        file.write(msgspec.json.encode(pointer))
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

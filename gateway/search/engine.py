@@ -1,0 +1,299 @@
+"""The embedded engine: one generation of one collection in one directory.
+
+Every call holds the GIL, so this runs in the store's own process (`child.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import qdrant_edge as edge
+
+from gateway.search import ids, wire
+from gateway.search.bm25 import Encoder
+from gateway.search.scores import dense_score, fuse, fused_score, sparse_score
+
+_INDEXES: Final = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+    "datetime": edge.PayloadSchemaType.Datetime,
+}
+_PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
+
+
+class Locked(Exception):
+    """Another process holds the directory."""
+
+
+class Engine:
+    """The calls of `wire`, run on an `EdgeShard`. Raises the engine's bare `Exception`s."""
+
+    def __init__(self, path: Path, config: wire.Config) -> None:
+        self._shard = _load(path, config)
+        self._log_dir = path / "wal"
+        self._encoder = Encoder(
+            k1=config.k1,
+            b=config.b,
+            average_tokens=config.average_tokens,
+            language=config.language,
+        )
+        present = self._shard.info().payload_schema
+        for field, kind in config.indexes.items():
+            if field not in present:
+                operation = edge.UpdateOperation.create_field_index(field, _INDEXES[kind])
+                self._shard.update(operation)
+
+    def sync(self) -> None:
+        """Makes every update so far outlive a power cut.
+
+        The engine writes an update to its log before it applies it, through a memory map;
+        `fsync` puts the map's dirty pages on disk, and loading replays the log. That takes
+        10 ms where `flush` takes 100, and unlike `flush` it releases the GIL, so searches
+        go on in the meantime. May run in another thread than the calls.
+        """
+        for path in (*self._log_dir.iterdir(), self._log_dir):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # a flush has just made this part of the log superfluous
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def flush(self) -> None:
+        """Writes the segments and lets go of the log; then there is nothing to replay."""
+        self._shard.flush()
+
+    def close(self) -> None:
+        """Flushes and gives the directory free."""
+        self._shard.flush()
+        self._shard.close()
+
+    def write(self, call: wire.Write) -> None:
+        """Applies one write; it is durable once `sync` returned after it."""
+        self._shard.update(self._operation(call))
+
+    def _operation(self, call: wire.Write) -> edge.UpdateOperation:
+        match call:
+            case wire.Upsert(points):
+                return edge.UpdateOperation.upsert_points([self._point(p) for p in points])
+            case wire.Swap(point, None):
+                return edge.UpdateOperation.upsert_points(
+                    [self._point(point)], None, edge.UpdateMode.InsertOnly
+                )
+            case wire.Swap(point, seq):
+                condition = _filter(wire.Selection((wire.Match("seq", seq),)))
+                return edge.UpdateOperation.upsert_points(
+                    [self._point(point)], condition, edge.UpdateMode.UpdateOnly
+                )
+            case wire.SetPayload(point_id, payload):
+                return edge.UpdateOperation.set_payload([point_id], payload)
+            case wire.Delete(selection):
+                if selection.ids is not None and not selection.must and not selection.without:
+                    return edge.UpdateOperation.delete_points(list(selection.ids))
+                return edge.UpdateOperation.delete_points_by_filter(_filter(selection))
+
+    def _point(self, point: wire.Point) -> edge.Point:
+        vectors: dict[str, Any] = {}
+        if point.dense is not None:
+            vectors[wire.DENSE] = memoryview(point.dense).cast("f").tolist()
+        if point.text is not None:
+            indices, values = self._encoder.passage(point.text)
+            if indices:
+                vectors[wire.SPARSE] = edge.SparseVector(indices, values)
+        return edge.Point(point.id, vectors, point.payload)
+
+    def query(self, call: wire.Query) -> wire.Found:
+        """The nearest chunks of current versions; see `wire.Query`."""
+        dense, sparse = self._stages(call)
+        if dense is not None and sparse is not None:
+            ranked = [
+                (point, fused_score(score, call.fusion_k, 2))
+                for point, score in fuse((list(dense), list(sparse)), call.fusion_k)
+            ]
+        elif dense is not None:
+            ranked = [(point, dense_score(score)) for point, score in dense.items()]
+        else:
+            ranked = [(point, sparse_score(score)) for point, score in (sparse or {}).items()]
+        return self._passages(ranked[: call.limit], dense or {}, sparse or {})
+
+    def _stages(
+        self, call: wire.Query
+    ) -> tuple[dict[UUID, float] | None, dict[UUID, float] | None]:
+        """Scores by point of each stage that runs, best first, in one pass of the engine."""
+        stages: list[tuple[str, Any]] = []
+        if call.vector is not None:
+            stages.append((wire.DENSE, memoryview(call.vector).cast("f").tolist()))
+        if call.text is not None:
+            indices, values = self._encoder.question(call.text)
+            if indices:
+                stages.append((wire.SPARSE, edge.SparseVector(indices, values)))
+        limit = max(call.limit, call.prefetch) if len(stages) > 1 else call.limit
+        condition = _filter(call.selection)
+        answers = self._shard.query_batch(
+            edge.QueryBatchRequest(
+                [
+                    edge.QueryRequest(
+                        limit=limit,
+                        query=edge.Query.Nearest(vector, using),
+                        filter=condition,
+                        with_payload=False,
+                    )
+                    for using, vector in stages
+                ]
+            )
+        )
+        found = {
+            using: {point.id: point.score for point in answer}
+            for (using, _), answer in zip(stages, answers, strict=True)
+        }
+        return found.get(wire.DENSE), found.get(wire.SPARSE)
+
+    def _passages(
+        self,
+        ranked: list[tuple[UUID, float]],
+        dense: dict[UUID, float],
+        sparse: dict[UUID, float],
+    ) -> wire.Found:
+        if not ranked:
+            return wire.Found([], [])
+        wanted: list[UUID | str] = [point for point, _ in ranked]
+        payloads: dict[UUID, dict[str, Any]] = {
+            record.id: record.payload
+            for record in self._shard.retrieve(wanted, _PASSAGE_FIELDS, False)
+        }
+        current = self._versions({payload["document_id"] for payload in payloads.values()})
+        passages: list[wire.Passage] = []
+        stale: list[str] = []
+        for point, score in ranked:
+            payload = payloads[point]
+            if current.get(payload["document_id"]) != payload["version"]:
+                stale.append(str(point))
+                continue
+            passages.append(
+                wire.Passage(
+                    payload["document_id"],
+                    payload["ordinal"],
+                    payload["text"],
+                    payload["metadata"],
+                    score,
+                    dense.get(point),
+                    sparse.get(point),
+                )
+            )
+        return wire.Found(passages, stale)
+
+    def _versions(self, document_ids: set[str]) -> dict[str, str]:
+        """Document → the version its record names."""
+        records = self._shard.retrieve(
+            [ids.record_id(document_id) for document_id in document_ids],
+            ["document_id", "version"],
+            False,
+        )
+        return {record.payload["document_id"]: record.payload["version"] for record in records}
+
+    def retrieve(self, call: wire.Retrieve) -> list[wire.Point]:
+        """The points that exist of those asked for."""
+        vectors = [wire.DENSE] if call.vectors else False
+        records = self._shard.retrieve(call.ids, _fields(call.fields), vectors)
+        return [_stored(record) for record in records]
+
+    def scroll(self, call: wire.Scroll) -> wire.Slice:
+        """One slice of the points selected, in the order of their ids."""
+        records, next_id = self._shard.scroll(
+            edge.ScrollRequest(
+                offset=call.start_id,
+                limit=call.limit,
+                filter=_filter(call.selection),
+                with_payload=_fields(call.fields),
+                with_vector=False,
+            )
+        )
+        return wire.Slice(
+            [_stored(record) for record in records], None if next_id is None else str(next_id)
+        )
+
+    def count(self, call: wire.Count) -> int:
+        """How many points are selected."""
+        return int(self._shard.count(edge.CountRequest(exact=True, filter=_filter(call.selection))))
+
+
+def _load(path: Path, config: wire.Config) -> edge.EdgeShard:
+    if not path.exists():
+        _create(path, config)
+    try:
+        return edge.EdgeShard.load(str(path))
+    except Exception as error:
+        # The engine's errors have no type; this is the text of a lock that is held.
+        if "WouldBlock" in str(error):
+            raise Locked from error
+        raise
+
+
+def _create(path: Path, config: wire.Config) -> None:
+    """Makes the directory under another name first: a half-made one is never loaded."""
+    unfinished = path.with_name(path.name + ".new")
+    if unfinished.exists():
+        _remove(unfinished)
+    unfinished.mkdir(parents=True)
+    shard = edge.EdgeShard.create(
+        str(unfinished),
+        edge.EdgeConfig(
+            vectors={
+                wire.DENSE: edge.EdgeVectorParams(
+                    size=config.dimension, distance=edge.Distance.Cosine
+                )
+            },
+            sparse_vectors={wire.SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        ),
+    )
+    shard.flush()
+    shard.close()
+    unfinished.rename(path)
+
+
+def _remove(directory: Path) -> None:
+    for entry in sorted(directory.rglob("*"), reverse=True):
+        if entry.is_dir():
+            entry.rmdir()
+        else:
+            entry.unlink()
+    directory.rmdir()
+
+
+def _fields(fields: list[str] | None) -> bool | list[str]:
+    return True if fields is None else fields
+
+
+def _stored(record: edge.Record) -> wire.Point:
+    vector = (record.vector or {}).get(wire.DENSE)
+    return wire.Point(
+        str(record.id),
+        record.payload or {},
+        None if vector is None else array("f", vector).tobytes(),
+    )
+
+
+def _filter(selection: wire.Selection) -> edge.Filter | None:
+    must: list[Any] = [_condition(condition) for condition in selection.must]
+    if selection.ids is not None:
+        must.append(edge.HasIdCondition(set(selection.ids)))
+    if not must and not selection.without:
+        return None
+    without = [edge.HasIdCondition(set(selection.without))] if selection.without else None
+    return edge.Filter(must=must or None, must_not=without)
+
+
+def _condition(condition: wire.Condition) -> edge.FieldCondition:
+    match condition:
+        case wire.Match(key, value):
+            return edge.FieldCondition(key, match=edge.MatchValue(value))
+        case wire.Between(key, low, high):
+            return edge.FieldCondition(key, range=edge.RangeFloat(gte=low, lte=high))

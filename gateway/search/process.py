@@ -1,0 +1,223 @@
+"""The gateway's side of the store's process: starts it, talks to it, starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from gateway.search import wire
+from gateway.search.points import unavailable
+from runtime.deadline import Deadline, expired
+from runtime.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+# The predecessor may need its 5 s to leave, and then the log is replayed.
+OPEN_TIMEOUT_S: Final = 60.0
+CLOSE_TIMEOUT_S: Final = 20.0
+FIRST_BACKOFF_S: Final = 0.1
+MOST_BACKOFF_S: Final = 5.0
+# Starts that failed in a row before the store counts as broken; it is tried on all the same.
+BROKEN_AFTER: Final = 5
+
+T = TypeVar("T")
+
+
+class Locked(Exception):
+    """Another process holds the store's directory."""
+
+
+class StoreProcess:
+    """One generation of one collection, served by a child process.
+
+    While the child is away, calls fail at once with VECTOR_DB_UNAVAILABLE.
+    """
+
+    def __init__(self, path: Path, config: wire.Config) -> None:
+        self._open = wire.Open(str(path), config)
+        self._connection: _Connection | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._failures = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the last starts all failed."""
+        return self._failures >= BROKEN_AFTER
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None while there is none."""
+        return None if self._connection is None else self._connection.process.pid
+
+    async def start(self) -> None:
+        """Returns once the child has the generation open; from then on it is kept alive.
+
+        Raises Locked, or ServiceError VECTOR_DB_UNAVAILABLE.
+        """
+        self._connection = await _connect(self._open)
+        self._keeping = asyncio.create_task(self._keep(), name="store process")
+
+    async def aclose(self) -> None:
+        """Lets the child flush and leave; kills it when it does not."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
+    async def _keep(self) -> None:
+        """Starts the child again whenever it dies."""
+        while True:
+            connection = self._connection
+            if connection is not None:
+                await connection.ended.wait()
+                self._connection = None
+                code = await connection.reap()
+                log.error("The store's process ended; starting it again.", extra={"exit": code})
+                self._failures = self._failures + 1 if connection.age_s() < MOST_BACKOFF_S else 0
+            backoff_s = min(FIRST_BACKOFF_S * 2**self._failures, MOST_BACKOFF_S)
+            await asyncio.sleep(backoff_s)
+            try:
+                self._connection = await _connect(self._open)
+            except (Locked, ServiceError) as error:
+                self._failures += 1
+                log.error("The store's process did not start: %s", error)
+            else:
+                log.info("The store's process is back.")
+
+    async def call(self, call: wire.Call, result: type[T], deadline: Deadline) -> T:
+        """The child's answer.
+
+        Raises ServiceError VECTOR_DB_UNAVAILABLE or DEADLINE_EXCEEDED.
+        """
+        if self._connection is None:
+            raise unavailable()
+        raw = await self._connection.call(call, deadline)
+        self._failures = 0
+        return msgspec.msgpack.decode(raw, type=result)
+
+
+class _Connection(asyncio.Protocol):
+    """One life of the child: requests out, replies in, matched by number."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.ended = asyncio.Event()
+        self._started_s = time.monotonic()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: dict[int, asyncio.Future[wire.Reply]] = {}
+        self._last_id = 0
+        self._unframer = wire.Unframer()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert_transport = transport
+        if not isinstance(assert_transport, asyncio.Transport):
+            raise TypeError("a stream was expected")
+        self._transport = assert_transport
+
+    def data_received(self, data: bytes) -> None:
+        for body in self._unframer.feed(data):
+            reply = self._decode(body)
+            future = self._waiting.pop(reply.id, None)
+            # A caller that left took its future out; its answer is dropped.
+            if future is not None and not future.done():
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(unavailable("The vector store broke off."))
+        self.ended.set()
+
+    async def call(self, call: wire.Call, deadline: Deadline) -> bytes | memoryview:
+        """The result of one call, still encoded."""
+        if self._transport is None or self.ended.is_set():
+            raise unavailable()
+        share_s = deadline.share_s()
+        self._last_id += 1
+        request = wire.Request(self._last_id, time.monotonic() + share_s, call)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[wire.Reply] = loop.create_future()
+        self._waiting[request.id] = future
+        self._transport.write(wire.frame(self._encode(request)))
+        timer = loop.call_later(share_s, _expire, future)
+        try:
+            reply = await future
+        finally:
+            timer.cancel()
+            self._waiting.pop(request.id, None)
+        match reply.fault:
+            case "":
+                return bytes(reply.result)
+            case "locked":
+                raise Locked
+            case "expired":
+                raise expired()
+            case "failed":
+                raise unavailable("The vector store failed inside; the log holds the cause.")
+
+    def age_s(self) -> float:
+        """Seconds since the child was started."""
+        return time.monotonic() - self._started_s
+
+    async def reap(self) -> int:
+        """Waits for the child, whose socket has ended; returns its exit code."""
+        try:
+            return await asyncio.to_thread(self.process.wait, CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return await asyncio.to_thread(self.process.wait)
+
+    async def aclose(self) -> None:
+        """Ends the socket, upon which the child flushes and leaves."""
+        if self._transport is not None:
+            self._transport.close()
+            await self.ended.wait()
+        await self.reap()
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(expired())
+
+
+async def _connect(request: wire.Open) -> _Connection:
+    """Starts a child and has it open the generation."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = _spawn(theirs)
+    connection = _Connection(process)
+    await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+    try:
+        await connection.call(request, Deadline.after(OPEN_TIMEOUT_S))
+    except BaseException:
+        process.kill()
+        await connection.aclose()
+        raise
+    return connection
+
+
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """The child: a session of its own, so that Ctrl-C reaches the gateway alone."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway.search.child", str(theirs.fileno())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )

@@ -1,0 +1,104 @@
+"""What the store reads from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+from pydantic import Field, SecretStr, field_validator
+
+from gateway.search.wire import IndexKind
+from runtime.settings import Settings
+
+_COLLECTION: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_FIELD: Final = r"[\w-]+(\.[\w-]+)*"
+
+
+class StoreSettings(Settings):
+    """Settings of the vector store. A field's environment name is its own in capitals."""
+
+    qdrant_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+",
+        description="Qdrant server, such as http://localhost:6333. Unset: the embedded engine "
+        "in DATA_DIR.",
+    )
+    qdrant_api_key: SecretStr | None = Field(
+        None, description="API key of the Qdrant server. Unset: none is sent."
+    )
+    qdrant_grpc_port: int = Field(
+        6334,
+        ge=0,
+        le=65535,
+        description="gRPC port of the Qdrant server; 0 speaks REST to QDRANT_URL instead.",
+    )
+    qdrant_collection: str = Field(
+        "documents",
+        pattern=_COLLECTION,
+        description="Collection of requests that name none; it exists from the start.",
+    )
+    vector_dim: int = Field(
+        384,
+        ge=1,
+        le=65_536,
+        description="Length of a vector; must be what the embedding model gives.",
+    )
+    data_dir: Path = Field(
+        Path("data"),
+        description="Folder of the embedded engine; one gateway at a time may use it.",
+    )
+    search_concurrency: int = Field(
+        10, ge=1, le=1000, description="Searches in the store at once; more wait their turn."
+    )
+    search_prefetch: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="Passages each of the two stages (dense, BM25) hands to the fusion, when a "
+        "request asks for fewer.",
+    )
+    hybrid_fusion_k: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="Constant of the reciprocal rank fusion of dense and BM25; smaller trusts "
+        "the top more.",
+    )
+    filter_fields: str = Field(
+        "",
+        pattern=rf"^\s*({_FIELD}(:(keyword|integer|float|bool|datetime))?\s*(,\s*|$))*$",
+        description="Metadata fields that filters name often, comma separated; each gets an "
+        "index. A field's values are strings unless a type follows it: "
+        "team,year:integer,price:float,draft:bool,published:datetime. Other fields work too, "
+        "only slower.",
+    )
+    bm25_language: str = Field(
+        "english",
+        pattern=r"^[a-z]+$",
+        description="Language whose stop words and word stems BM25 uses in new collections.",
+    )
+
+    @field_validator("bm25_language")
+    @classmethod
+    def _known_language(cls, value: str) -> str:
+        if value not in get_args(Language):
+            raise ValueError(f"must be one of {', '.join(get_args(Language))}")
+        return value
+
+    def indexed_fields(self) -> dict[str, IndexKind]:
+        """FILTER_FIELDS as field → type of its index."""
+        fields: dict[str, IndexKind] = {}
+        for part in self.filter_fields.split(","):
+            name, _, kind = part.strip().partition(":")
+            if name:
+                fields[name] = cast(IndexKind, kind or "keyword")
+        return fields
+
+
+# The languages qdrant_edge.Bm25 knows.
+Language = Literal[
+    "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch",
+    "english", "finnish", "french", "german", "greek", "hebrew", "hinglish", "hungarian",
+    "indonesian", "italian", "japanese", "kazakh", "nepali", "norwegian", "portuguese",
+    "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
+]  # fmt: skip

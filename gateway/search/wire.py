@@ -1,0 +1,230 @@
+"""The words of the store: points, conditions, and the frames to the store's process.
+
+A frame is a 32-bit little-endian length and that many bytes of MessagePack.
+This module imports nothing of the gateway, so that the store's process stays small.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+# The largest frame: a document's source text (2,000,000 characters of at most 4 bytes)
+# with room to spare. Whoever sends a larger one is broken.
+FRAME_BYTES: Final = 32 * 1024 * 1024
+LENGTH_BYTES: Final = 4
+
+DENSE: Final = "dense"
+SPARSE: Final = "bm25"
+
+IndexKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+
+class Match(msgspec.Struct, frozen=True, array_like=True, tag="match"):
+    """The payload field `key` equals `value`, or is a list that holds it."""
+
+    key: str
+    value: str | int | bool
+
+
+class Between(msgspec.Struct, frozen=True, array_like=True, tag="between"):
+    """The payload field `key` is a number in [low, high]; None leaves that end open."""
+
+    key: str
+    low: float | None = None
+    high: float | None = None
+
+
+Condition = Match | Between
+
+
+class Selection(msgspec.Struct, frozen=True, array_like=True):
+    """Points that meet all of `must`, are among `ids` (None: any) and not among `without`."""
+
+    must: tuple[Condition, ...] = ()
+    ids: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """One point. A point without `dense` and `text` is payload alone.
+
+    dense: little-endian float32.
+    text: what the sparse vector is made of; never stored by itself, never read back.
+    """
+
+    id: str
+    payload: dict[str, Any]
+    dense: bytes | None = None
+    text: str | None = None
+
+
+class Passage(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk found; the fields are those of `types.Hit`."""
+
+    document_id: str
+    ordinal: int
+    text: str
+    metadata: dict[str, Any]
+    score: float
+    dense: float | None
+    sparse: float | None
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """Passages best first, and the ids of chunks left out because no record names them."""
+
+    passages: list[Passage]
+    stale: list[str]
+
+
+class Slice(msgspec.Struct, frozen=True, array_like=True):
+    """Points in the order of their ids, and the id the next slice begins with."""
+
+    points: list[Point]
+    next_id: str | None
+
+
+class Config(msgspec.Struct, frozen=True, array_like=True):
+    """What the points of a generation are made with.
+
+    indexes: payload field → kind of index.
+    """
+
+    dimension: int
+    k1: float
+    b: float
+    average_tokens: float
+    language: str
+    indexes: dict[str, IndexKind]
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
+    """Loads the generation at `path`, or makes it. The first call, and only once."""
+
+    path: str
+    config: Config
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+    """Answers when the process turns."""
+
+
+class Upsert(msgspec.Struct, frozen=True, array_like=True, tag="upsert"):
+    """Writes points, whatever was there."""
+
+    points: list[Point]
+
+
+class Swap(msgspec.Struct, frozen=True, array_like=True, tag="swap"):
+    """Writes one point only if the stored `seq` is this one, or (None) if it is absent."""
+
+    point: Point
+    seq: int | None
+
+
+class SetPayload(msgspec.Struct, frozen=True, array_like=True, tag="set"):
+    """Overwrites some payload fields of one point that exists."""
+
+    id: str
+    payload: dict[str, Any]
+
+
+class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
+    """Removes the points selected."""
+
+    selection: Selection
+
+
+class Query(msgspec.Struct, frozen=True, array_like=True, tag="query"):
+    """Nearest chunks by vector, by words, or by both fused.
+
+    vector: little-endian float32; None leaves the dense stage out.
+    text: None leaves the sparse stage out.
+    prefetch: passages of each stage that enter the fusion, at least `limit`.
+    """
+
+    vector: bytes | None
+    text: str | None
+    selection: Selection
+    limit: int
+    prefetch: int
+    fusion_k: int
+
+
+class Retrieve(msgspec.Struct, frozen=True, array_like=True, tag="retrieve"):
+    """The points with these ids that exist, in any order; `fields` None: all."""
+
+    ids: list[str]
+    fields: list[str] | None = None
+    vectors: bool = False
+
+
+class Scroll(msgspec.Struct, frozen=True, array_like=True, tag="scroll"):
+    """Points in the order of their ids, from `start_id` on."""
+
+    selection: Selection
+    limit: int
+    start_id: str | None = None
+    fields: list[str] | None = None
+
+
+class Count(msgspec.Struct, frozen=True, array_like=True, tag="count"):
+    """How many points are selected, exactly."""
+
+    selection: Selection
+
+
+Read = Ping | Query | Retrieve | Scroll | Count
+Write = Upsert | Swap | SetPayload | Delete
+Call = Open | Read | Write
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """One call. `expires_at_s` is on the monotonic clock, which processes share."""
+
+    id: int
+    expires_at_s: float
+    call: Open | Ping | Upsert | Swap | SetPayload | Delete | Query | Retrieve | Scroll | Count
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to the request of the same id: a result, or why there is none."""
+
+    id: int
+    fault: Literal["", "locked", "expired", "failed"]
+    result: msgspec.Raw
+
+
+def frame(body: bytes) -> bytes:
+    """`body` with its length before it. Raises ValueError for one over FRAME_BYTES."""
+    if len(body) > FRAME_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes; at most {FRAME_BYTES} are sent")
+    return len(body).to_bytes(LENGTH_BYTES, "little") + body
+
+
+class Unframer:
+    """Cuts a stream of bytes back into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completed. Raises ValueError for one over FRAME_BYTES."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= LENGTH_BYTES:
+            length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "little")
+            if length > FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes; at most {FRAME_BYTES} are read")
+            end = start + LENGTH_BYTES + length
+            if len(buffer) < end:
+                break
+            frames.append(bytes(buffer[start + LENGTH_BYTES : end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return frames
