@@ -1,0 +1,141 @@
+"""The whole system as a user starts it: real processes, real models, over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
+ROOT: Final = Path(__file__).parents[2]
+
+
+class System:
+    """`python -m deploy.local` on a free port, with its data in `data_dir`."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.stderr: list[str] = []
+        self.stdout: list[str] = []
+        self._lines: Queue[str] = Queue()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.local"],
+            cwd=ROOT,
+            env=os.environ | {"SERVER_PORT": "0", "DATA_DIR": str(data_dir)} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(self._process.stdout, self.stdout)),
+            threading.Thread(target=self._read, args=(self._process.stderr, self.stderr)),
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            found = self.wait_for_line(r"Ready after .* on (http://\S+)", START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.client = httpx.Client(base_url=found[1], timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        assert self.stop() == 0, "".join(self.stderr)
+
+    def stop(self) -> int:
+        """Stops everything as Ctrl-C does; returns the launcher's exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            code = self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        for reader in self._readers:
+            reader.join(STOP_TIMEOUT_S)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        return code
+
+    def pid(self, module: str) -> int:
+        """Process id of the child, or child's child, that runs `python -m module`."""
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
+        ).stdout
+        rows = [line.split(None, 2) for line in listed.splitlines()]
+        parents = {int(pid): int(parent) for pid, parent, _ in rows}
+        for pid, _, command in rows:
+            if command.partition(" -m ")[2].split()[:1] == [
+                module
+            ] and self._process.pid in ancestors(int(pid), parents):
+                return int(pid)
+        raise AssertionError(f"{module} does not run")
+
+    def kill(self, module: str) -> None:
+        """SIGKILL to one of the processes."""
+        os.kill(self.pid(module), signal.SIGKILL)
+
+    def wait_for_line(self, pattern: str, timeout_s: float) -> re.Match[str]:
+        """The first line of the launcher, from where the last wait ended, that matches."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except Empty:
+                raise AssertionError(
+                    f"no line {pattern!r} within {timeout_s} s:\n{''.join(self.stderr)}"
+                ) from None
+            if found := re.search(pattern, line):
+                return found
+
+    def index(self, *documents: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """`POST /index`, expected to succeed."""
+        response = self.client.post("/index", json={"documents": list(documents), **fields})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def _read(self, stream: Any, into: list[str]) -> None:
+        for line in stream:
+            into.append(line)
+            if into is self.stderr:
+                self._lines.put(line)
+
+
+def ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    """The process ids above `pid`."""
+    found: set[int] = set()
+    while (pid := parents.get(pid, 0)) and pid not in found:
+        found.add(pid)
+    return found
+
+
+def eventually(check: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    """Polls until `check` holds: what another process does can only be looked at."""
+    deadline_s = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"after {timeout_s} s still not: {what}")
+        threading.Event().wait(0.05)
