@@ -1,0 +1,356 @@
+"""The batcher: what waits for a model, in which order it is computed, and what is refused.
+
+It knows no model and no transport. Work-conserving and without a timer: when the
+model is free, it takes what fits. Cost is padded tokens, not items. Interactive
+work goes first, bulk keeps a minimum share of the model's time, and a bulk batch is
+sized by time because nothing can preempt it. All methods belong to one event loop;
+the model runs in one thread beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic
+from weakref import ReferenceType, ref
+
+from encoders.admission import Load, Speed, excess_tokens, queue_full, wait_s
+from encoders.batch_metrics import BatchMetrics
+from encoders.lanes import LANES, Item, Job, Lane, LaneQueue, P, R, choose_batch
+from runtime.deadline import expired
+from runtime.errors import Reason, ServiceError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds a batcher keeps.
+
+    queue_tokens: tokens that may wait; one call more than that waits only alone.
+    batch_tokens: padded tokens of one batch.
+    batch_items: rows of one batch.
+    window_items: how many of the oldest items are sorted by length.
+    bulk_queue_share: how much of the queue bulk may take, so that it never locks
+        interactive callers out.
+    bulk_share: of the model's time, for bulk that waits while interactive work comes in.
+    bulk_quantum_s: how long one bulk batch should take.
+    max_failures: batches that fail in a row before the model counts as broken.
+    probe_interval_s: how often a broken model is tried.
+    """
+
+    queue_tokens: int = 131_072
+    batch_tokens: int = 1024
+    batch_items: int = 64
+    window_items: int = 256
+    bulk_queue_share: float = 0.75
+    bulk_share: float = 0.2
+    bulk_quantum_s: float = 0.015
+    max_failures: int = 3
+    probe_interval_s: float = 1.0
+
+
+class Batcher(Generic[P, R]):
+    """Runs `run` on batches of what is submitted.
+
+    run: payloads → one result each, in order; called in one thread.
+    padded: tokens of an item → length of its row.
+    probe: run instead of batches while the model counts as broken; returns when it works.
+    on_health: told False when it breaks, True when a probe succeeded.
+    now_s: the clock deadlines are measured on.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[P]], Sequence[R]],
+        limits: Limits,
+        metrics: BatchMetrics,
+        *,
+        probe: Callable[[], object],
+        on_health: Callable[[bool], Awaitable[None]],
+        padded: Callable[[int], int] = lambda tokens: tokens,
+        now_s: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        self._run = run
+        self._limits = limits
+        self._metrics = metrics
+        self._probe = probe
+        self._on_health = on_health
+        self._padded = padded
+        self._now_s = now_s
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._lanes: dict[Lane, LaneQueue[P, R]] = {lane: LaneQueue() for lane in LANES}
+        # Weak, so that an answer is not kept until the deadline it was in time for.
+        self._deadlines: list[tuple[float, int, ReferenceType[Job[P, R]]]] = []
+        self._sequence = itertools.count()
+        self._work = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self._closed = False
+        self._broken = False
+        self._running_tokens = 0
+        self._failures = 0
+        self._bulk_credit_s = 0.0
+        self._speed = Speed()
+        for lane, queue in self._lanes.items():
+            metrics.watch(lane, partial(getattr, queue, "tokens"), partial(self._age_s, queue))
+
+    def start(self) -> None:
+        """From now on what is submitted is computed."""
+        self._serving = asyncio.create_task(self._serve(), name="batcher")
+
+    async def aclose(self) -> None:
+        """Answers everything that waits with DRAINING, and waits for the batch that runs."""
+        self._closed = True
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+        self._fail_all(draining())
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+
+    async def submit(
+        self,
+        payloads: Sequence[P],
+        tokens: Sequence[int],
+        *,
+        lane: Lane,
+        remaining_s: float | None = None,
+    ) -> list[R]:
+        """One result per payload, in order; all of them, or an error.
+
+        tokens: of each payload, not padded.
+        remaining_s: what is left of the caller's time; None is without end.
+
+        Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED,
+        MODEL_FAILED, UNAVAILABLE (the model is broken) or DRAINING. Cancelling it
+        withdraws what has not been computed.
+        """
+        if not payloads:
+            return []
+        self._admit(sum(tokens), lane, remaining_s)
+        now_s = self._now_s()
+        deadline_s = None if remaining_s is None else now_s + remaining_s
+        answer: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        job: Job[P, R] = Job(lane, deadline_s, answer, [None] * len(payloads), len(payloads))
+        for index, (payload, count) in enumerate(zip(payloads, tokens, strict=True)):
+            self._lanes[lane].add(Item(job, index, payload, count, now_s))
+        if deadline_s is not None:
+            heapq.heappush(self._deadlines, (deadline_s, next(self._sequence), ref(job)))
+        self._work.set()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._metrics.shed("cancelled")
+            raise
+        finally:
+            self._withdraw(job)
+
+    # Admission
+
+    def _admit(self, tokens: int, lane: Lane, remaining_s: float | None) -> None:
+        if self._closed:
+            raise draining()
+        if self._broken:
+            self._metrics.shed("unhealthy")
+            raise self._broken_error()
+        if remaining_s is not None and remaining_s <= 0:
+            self._metrics.shed("expired")
+            raise expired()
+        load = Load(
+            own=self._lanes[lane].tokens,
+            other=sum(queue.tokens for name, queue in self._lanes.items() if name != lane),
+            running=self._running_tokens,
+        )
+        if load.idle:
+            return  # it takes anything: what it cannot do in time, only trying will tell
+        excess = excess_tokens(self._limits, load, lane, tokens)
+        if excess:
+            self._metrics.shed("queue_full")
+            raise queue_full(self._speed.seconds_for(excess))
+        if remaining_s is None:
+            return
+        needed_s = wait_s(self._limits, load, self._speed, lane, tokens)
+        if needed_s > remaining_s:
+            self._metrics.shed("too_late")
+            raise queue_full(needed_s - remaining_s)
+
+    def _broken_error(self) -> ServiceError:
+        return ServiceError(
+            Reason.UNAVAILABLE, "The model does not work.", self._limits.probe_interval_s
+        )
+
+    # Serving
+
+    async def _serve(self) -> None:
+        while True:
+            if self._broken:
+                await self._recover()
+            chosen = self._next_batch()
+            if chosen is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            lane, batch, budget = chosen
+            self._running_tokens = sum(item.tokens for item in batch)
+            started_s = self._now_s()
+            try:
+                succeeded = await self._compute(lane, batch, budget)
+            except BaseException:  # closing; what was taken from the queue is answered too
+                for item in batch:
+                    self._fail(item.job, draining())
+                raise
+            self._running_tokens = 0
+            self._settle_credit(lane, self._now_s() - started_s)
+            self._failures = 0 if succeeded else self._failures + 1
+            self._broken = self._failures >= self._limits.max_failures
+
+    def _next_batch(self) -> tuple[Lane, list[Item[P, R]], int] | None:
+        """The lane whose turn it is, items taken from its queue, and the budget they had."""
+        self._drop_expired()
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        if not interactive and not bulk:
+            return None
+        due = self._bulk_credit_s >= self._limits.bulk_quantum_s
+        lane: Lane = "bulk" if bulk and (due or not interactive) else "interactive"
+        budget = self._limits.batch_tokens
+        if lane == "bulk":
+            budget = min(budget, self._speed.tokens_in(self._limits.bulk_quantum_s, budget))
+        queue = self._lanes[lane]
+        batch = choose_batch(
+            queue.window(self._limits.window_items),
+            budget_tokens=budget,
+            most_items=self._limits.batch_items,
+            padded=self._padded,
+        )
+        for item in batch:
+            queue.remove(item)
+        return lane, batch, budget
+
+    def _settle_credit(self, lane: Lane, duration_s: float) -> None:
+        """Bulk that waits earns its share of the time that interactive work takes."""
+        if lane == "bulk":
+            self._bulk_credit_s = max(self._bulk_credit_s - duration_s, -duration_s)
+            if not self._lanes["interactive"]:
+                self._bulk_credit_s = 0.0
+        elif self._lanes["bulk"]:
+            share = self._limits.bulk_share
+            self._bulk_credit_s += duration_s * share / (1 - share)
+        else:
+            self._bulk_credit_s = 0.0
+
+    async def _compute(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> bool:
+        """Answers the batch's items. False when no part of it could be computed.
+
+        A batch that fails is halved until the item that is to blame stands alone;
+        only its caller gets the error.
+        """
+        self._drop_expired()
+        batch = [item for item in batch if not item.job.answer.done()]
+        if not batch:
+            return True
+        results = await self._try(lane, batch, budget)
+        if results is not None:
+            for item, result in zip(batch, results, strict=True):
+                _answer(item, result)
+            return True
+        if len(batch) == 1:
+            error = ServiceError(Reason.MODEL_FAILED, "The model failed on this input.")
+            self._fail(batch[0].job, error)
+            return False
+        middle = len(batch) // 2
+        first = await self._compute(lane, batch[:middle], budget)
+        second = await self._compute(lane, batch[middle:], budget)
+        return first or second
+
+    async def _try(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> Sequence[R] | None:
+        """The results of one run of the model, or None when it failed."""
+        payloads = [item.payload for item in batch]
+        loop = asyncio.get_running_loop()
+        started_s = self._now_s()
+        try:
+            results = await loop.run_in_executor(self._executor, self._run, payloads)
+            if len(results) != len(payloads):
+                raise RuntimeError(f"{len(results)} results for {len(payloads)} payloads")
+        except Exception:  # whatever the model throws, its waiters get an answer
+            log.exception("the model failed on a batch of %d", len(batch))
+            self._metrics.failed()
+            return None
+        duration_s = self._now_s() - started_s
+        padded = len(batch) * max(self._padded(item.tokens) for item in batch)
+        self._speed.observe(padded, duration_s)
+        self._metrics.speed(self._speed.tokens_per_s)
+        self._metrics.computed(
+            lane,
+            items=len(batch),
+            tokens=sum(item.tokens for item in batch),
+            padded=padded,
+            budget=budget,
+            duration_s=duration_s,
+        )
+        return results
+
+    async def _recover(self) -> None:
+        """Takes the model out of service until a probe succeeds."""
+        log.error("the model failed %d batches in a row", self._failures)
+        self._fail_all(self._broken_error())
+        await self._on_health(False)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._limits.probe_interval_s)
+            try:
+                await loop.run_in_executor(self._executor, self._probe)
+                break
+            except Exception:  # still broken, in whatever way
+                log.warning("the model still fails", exc_info=True)
+        self._failures = 0
+        self._broken = False
+        await self._on_health(True)
+        log.info("the model works again")
+
+    # Leaving the queue
+
+    def _drop_expired(self) -> None:
+        now_s = self._now_s()
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            job = heapq.heappop(self._deadlines)[2]()
+            if job is not None and not job.answer.done():
+                self._metrics.shed("expired")
+                self._fail(job, expired())
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for queue in self._lanes.values():
+            for item in queue.window(len(queue)):
+                self._fail(item.job, error)
+
+    def _fail(self, job: Job[P, R], error: ServiceError) -> None:
+        if not job.answer.done():
+            job.answer.set_exception(error)
+        self._withdraw(job)
+
+    def _withdraw(self, job: Job[P, R]) -> None:
+        for item in tuple(job.waiting):
+            self._lanes[job.lane].remove(item)
+
+    def _age_s(self, queue: LaneQueue[P, R]) -> float:
+        oldest_s = queue.oldest_s
+        return 0.0 if oldest_s is None else max(0.0, self._now_s() - oldest_s)
+
+
+def draining() -> ServiceError:
+    """The error of what comes, or still waits, when the batcher closes."""
+    return ServiceError(Reason.DRAINING, "The worker is stopping.", 0.0)
+
+
+def _answer(item: Item[P, R], result: R) -> None:
+    job = item.job
+    job.results[item.index] = result
+    job.unanswered -= 1
+    if job.unanswered == 0 and not job.answer.done():
+        job.answer.set_result(job.results)
