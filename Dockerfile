@@ -1,0 +1,128 @@
+# syntax=docker/dockerfile:1
+#
+# One target per deployable, and a last one, the default, that runs all of them:
+#
+#   docker build -t production-rag . && docker run -p 8080:8080 -v rag-data:/data production-rag
+#   docker build -t production-rag-gateway --target gateway .      (embedder, reranker, generator)
+#
+# TORCH_INDEX_URL   package index to take torch from: one with builds for CPU
+#                   alone saves gigabytes. Default: where pip takes all else from.
+# Only the images that compute with a model hold torch; the gateway's does not.
+
+ARG PYTHON_VERSION=3.11
+
+FROM python:${PYTHON_VERSION}-slim AS base
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/app:/app/protos \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+
+
+# --- what each deployable needs from outside --------------------------------
+# The project is installed here without its packages: they are copied in last,
+# so that a changed line of code costs no download.
+
+FROM base AS dependencies
+RUN python -m venv /opt/venv
+WORKDIR /build
+COPY pyproject.toml constraints.txt LICENSE ./
+RUN touch README.md && mkdir protos
+
+FROM dependencies AS gateway-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[gateway]"
+
+# Torch by itself first: its index serves nothing else, and its layer is shared.
+FROM dependencies AS torch
+ARG TORCH_INDEX_URL=""
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ -n "$TORCH_INDEX_URL" ]; then \
+        pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX_URL" torch; \
+    fi; \
+    pip install --constraint constraints.txt ".[encoders]"
+
+FROM torch AS embedder-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[embedder]"
+
+FROM torch AS reranker-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[reranker]"
+
+FROM torch AS generator-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[generator]"
+
+FROM torch AS all-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[all]"
+
+
+# --- what each image holds --------------------------------------------------
+
+FROM base AS process
+RUN groupadd --gid 10001 rag \
+    && useradd --uid 10001 --gid rag --home-dir /home/rag --create-home --shell /usr/sbin/nologin rag \
+    && install -d -o rag -g rag /data /home/rag/.cache
+COPY runtime runtime
+COPY protos protos
+COPY deploy/*.py deploy/
+# By number: Kubernetes cannot prove that a name is not root.
+USER 10001:10001
+
+FROM process AS gateway
+COPY --from=gateway-dependencies /opt/venv /opt/venv
+COPY gateway gateway
+ENV DATA_DIR=/data SERVER_HOST=0.0.0.0 SERVER_PORT=8080
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "deploy.healthcheck", "http"]
+ENTRYPOINT ["python", "-m", "gateway"]
+
+FROM process AS embedder
+COPY --from=embedder-dependencies /opt/venv /opt/venv
+COPY encoders encoders
+COPY embedder_worker embedder_worker
+ENV GRPC_PORT=50051 METRICS_PORT=9090
+EXPOSE 50051 9090
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-m", "deploy.healthcheck", "rag.embedder.v1.EmbedderService"]
+ENTRYPOINT ["python", "-m", "embedder_worker"]
+
+FROM process AS reranker
+COPY --from=reranker-dependencies /opt/venv /opt/venv
+COPY encoders encoders
+COPY reranker_worker reranker_worker
+ENV GRPC_PORT=50052 METRICS_PORT=9090
+EXPOSE 50052 9090
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-m", "deploy.healthcheck", "rag.reranker.v1.RerankerService"]
+ENTRYPOINT ["python", "-m", "reranker_worker"]
+
+FROM process AS generator
+COPY --from=generator-dependencies /opt/venv /opt/venv
+COPY encoders encoders
+COPY generator_worker generator_worker
+ENV GRPC_PORT=50053 METRICS_PORT=9090
+EXPOSE 50053 9090
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-m", "deploy.healthcheck", "rag.generator.v1.GeneratorService"]
+ENTRYPOINT ["python", "-m", "generator_worker"]
+
+# Everything in one container, by the launcher that `make run` uses. The last
+# stage is what `docker build .` makes.
+FROM process AS all
+COPY --from=all-dependencies /opt/venv /opt/venv
+COPY encoders encoders
+COPY embedder_worker embedder_worker
+COPY reranker_worker reranker_worker
+COPY generator_worker generator_worker
+COPY gateway gateway
+ENV DATA_DIR=/data SERVER_HOST=0.0.0.0 SERVER_PORT=8080
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 \
+    CMD ["python", "-m", "deploy.healthcheck", "http"]
+ENTRYPOINT ["python", "-m", "deploy.local"]
