@@ -1,0 +1,157 @@
+"""Answers with the passages' own sentences, word for word, each with its citation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from generator_worker.admission import Admission
+from generator_worker.engines.base import AnswerRequest, Completion, Passage
+from generator_worker.prompt import estimate_tokens
+from generator_worker.selection import (
+    Chosen,
+    Sentence,
+    Vectors,
+    choose,
+    content_words,
+    overlap,
+    relevance,
+)
+from generator_worker.sentences import split_sentences
+from runtime.answers import NO_ANSWER
+
+ENGINE: Final = "extractive"
+
+
+class SentenceEncoder(Protocol):
+    """The embedding model, as far as this engine needs it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    async def start(self) -> str:
+        """Loads and warms; returns what is loaded in a few words."""
+
+    async def embed(self, question: str, sentences: Sequence[str]) -> tuple[Vectors, Vectors]:
+        """Unit vectors of the question, float32 [d], and of the sentences, float32 [n, d]."""
+
+    async def close(self) -> None:
+        """Releases the model."""
+
+
+class ExtractiveEngine:
+    """Chooses the sentences by the embedding model; says so when none answers.
+
+    why: the reason this engine is there, for the start-up line.
+    threshold: a best sentence that scores lower is no answer (`bench/answer_threshold.py`).
+    most_sentences: the answer's length; most_read: sentences embedded for one question.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        admission: Admission,
+        *,
+        why: str,
+        threshold: float,
+        most_sentences: int,
+        most_read: int,
+    ) -> None:
+        self._encoder = encoder
+        self._why = why
+        self._admission = admission
+        self._threshold = threshold
+        self._most_sentences = most_sentences
+        self._most_read = most_read
+
+    async def start(self) -> str:
+        """Loads the embedding model."""
+        return f"{ENGINE} over {await self._encoder.start()} ({self._why})"
+
+    async def close(self) -> None:
+        """Releases the embedding model."""
+        await self._encoder.close()
+
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[str | Completion, None]:
+        """One piece a sentence. Temperature means nothing here; no language model's tokens
+        are used, so the completion counts none."""
+        async with self._admission.place(request.deadline):
+            # Markdown of 50 long passages takes tens of milliseconds.
+            sentences = await asyncio.to_thread(read_sentences, request.passages)
+            kept = most_promising(request.question, sentences, self._most_read)
+            chosen = await self._choose(request.question, kept)
+        answered = False
+        for piece in pieces(chosen.sentences, request.max_tokens):
+            answered = True
+            yield piece
+        if not answered:
+            yield NO_ANSWER
+        yield Completion(
+            ENGINE,
+            self._encoder.name,
+            answered,
+            passages_truncated=len(kept) < len(sentences),
+        )
+
+    async def _choose(self, question: str, sentences: Sequence[Sentence]) -> Chosen:
+        if not sentences:
+            return Chosen((), -1.0)
+        question_vector, vectors = await self._encoder.embed(question, [s.text for s in sentences])
+        scores = relevance(question, question_vector, sentences, vectors)
+        return choose(
+            sentences, scores, vectors, most=self._most_sentences, threshold=self._threshold
+        )
+
+
+def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
+    """All sentences, best passage first; one that came already (chunks overlap) only once."""
+    seen: set[str] = set()
+    sentences: list[Sentence] = []
+    for number, passage in enumerate(passages):
+        texts = split_sentences(passage.text)
+        for ordinal, text in enumerate(texts):
+            key = text.casefold()
+            if key not in seen:
+                seen.add(key)
+                sentences.append(Sentence(number, ordinal, text, ordinal == len(texts) - 1))
+    return sentences
+
+
+def most_promising(question: str, sentences: Sequence[Sentence], most: int) -> Sequence[Sentence]:
+    """At most `most` of them: those that share the most words with the question, then those
+    of better passages; in their old order."""
+    if len(sentences) <= most:
+        return sentences
+    wanted = content_words(question)
+    shares = np.array([overlap(wanted, s.text) for s in sentences])
+    kept = np.argsort(-shares, kind="stable")[:most]
+    return [sentences[i] for i in sorted(kept)]
+
+
+def pieces(sentences: Sequence[Sentence], max_tokens: int | None) -> list[str]:
+    """The sentences with their citations, as many as fit; the first is cut rather than left
+    out, so that there is an answer."""
+    out: list[str] = []
+    left = max_tokens
+    for sentence in sentences:
+        text = sentence.text
+        if left is not None:
+            needed = estimate_tokens(text)
+            if needed > left and out:
+                break
+            if needed > left:
+                text = _cut(text, left)
+            left -= needed
+        out.append(f"{' ' if out else ''}{text} [{sentence.passage + 1}]")
+    return out
+
+
+def _cut(text: str, max_tokens: int) -> str:
+    kept = text.split(" ")
+    while len(kept) > 1 and estimate_tokens(" ".join(kept)) > max_tokens:
+        kept.pop()
+    return " ".join(kept) + "…"

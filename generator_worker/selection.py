@@ -1,0 +1,199 @@
+"""Which sentences answer a question, from their vectors and their words.
+
+A sentence's score is the cosine of its embedding to the question's plus
+OVERLAP_WEIGHT times the share of the question's content words that it holds.
+Measured with all-MiniLM-L6-v2 on 450 SQuAD questions whose paragraph is among
+the five given: the best sentence holds the answer in .740 (cosine alone .698),
+the best two in .840 (.809); telling answerable from unanswerable questions, AUC
+.979 (.969). On WikiQA and TREC-QA (development sets) it makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from generator_worker.sentences import words
+
+Vectors = npt.NDArray[np.float32]
+
+OVERLAP_WEIGHT: Final = 0.2
+# A later sentence must come this near to the best one, ...
+NEAR_BEST: Final = 0.9
+# ... and say something new: cosine to each one already chosen.
+MAX_REDUNDANCY: Final = 0.85
+# Weight of the redundancy in the order of choice (maximal marginal relevance,
+# Carbonell and Goldstein 1998, https://doi.org/10.1145/290941.291025).
+REDUNDANCY_WEIGHT: Final = 0.2
+# The passages come best first; a rank further down costs this much.
+RANK_COST: Final = 0.005
+# Cut at the edge of its passage, or an announcement of what follows ("... like this:").
+FRAGMENT_COST: Final = 0.1
+# Endings of English words are left aside by comparing this many letters.
+STEM_LETTERS: Final = 5
+
+# Words that questions are made of and answers are not.
+_FUNCTION_WORDS: Final = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "by",
+        "with",
+        "from",
+        "into",
+        "about",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "do",
+        "does",
+        "did",
+        "has",
+        "have",
+        "had",
+        "can",
+        "could",
+        "should",
+        "would",
+        "will",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "when",
+        "where",
+        "why",
+        "how",
+        "many",
+        "much",
+        "and",
+        "or",
+        "not",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "as",
+        "than",
+        "then",
+        "there",
+        "i",
+        "you",
+        "we",
+        "they",
+        "he",
+        "she",
+        "my",
+        "your",
+        "our",
+        "their",
+        "his",
+        "her",
+        "me",
+        "us",
+        "them",
+        "if",
+        "so",
+    ]
+)
+_SENTENCE_ENDS: Final = tuple(".!?…。！？｡؟۔।॥\"'”’»)]`")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence and where it stands: passage (0-based, best first) and place in it."""
+
+    passage: int
+    ordinal: int
+    text: str
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The sentences of an answer in reading order, and the best score there was."""
+
+    sentences: tuple[Sentence, ...]
+    best_score: float
+
+
+def overlap(question_words: frozenset[str], sentence: str) -> float:
+    """Share of the question's content words (stems) in the sentence, 0..1."""
+    if not question_words:
+        return 0.0
+    return len(question_words & _stems(sentence)) / len(question_words)
+
+
+def content_words(question: str) -> frozenset[str]:
+    """Stems of the question's words that carry content."""
+    kept = (word for word in words(question) if word not in _FUNCTION_WORDS)
+    return frozenset(word[:STEM_LETTERS] for word in kept)
+
+
+def relevance(
+    question: str, question_vector: Vectors, sentences: Sequence[Sentence], vectors: Vectors
+) -> Vectors:
+    """Score of each sentence, float32 [n]; vectors are L2-normalised, [d] and [n, d]."""
+    wanted = content_words(question)
+    shares = np.array([overlap(wanted, s.text) for s in sentences], dtype=np.float32)
+    scores: Vectors = vectors @ question_vector + np.float32(OVERLAP_WEIGHT) * shares
+    return scores
+
+
+def choose(
+    sentences: Sequence[Sentence], scores: Vectors, vectors: Vectors, *, most: int, threshold: float
+) -> Chosen:
+    """At most `most` sentences that answer best; none when no score reaches `threshold`."""
+    best_score = float(scores.max(initial=-1.0))
+    if best_score < threshold:
+        return Chosen((), best_score)
+    costs = [RANK_COST * s.passage + FRAGMENT_COST * _is_fragment(s) for s in sentences]
+    worth = scores - np.array(costs, dtype=np.float32)
+    floor = NEAR_BEST * float(worth.max())
+    redundancy = np.zeros(len(sentences), dtype=np.float32)
+    open_ = (worth >= floor) & (scores >= threshold)
+    open_[int(worth.argmax())] = True
+    picked: list[int] = []
+    while open_.any() and len(picked) < most:
+        marginal = np.where(open_, worth - REDUNDANCY_WEIGHT * redundancy, -np.inf)
+        pick = int(marginal.argmax())
+        picked.append(pick)
+        redundancy = np.maximum(redundancy, vectors @ vectors[pick])
+        open_ &= redundancy < MAX_REDUNDANCY
+    return Chosen(_in_reading_order([sentences[i] for i in picked]), best_score)
+
+
+def _in_reading_order(picked: list[Sentence]) -> tuple[Sentence, ...]:
+    """The passage of the best sentence first; within a passage as written."""
+    order = list(dict.fromkeys(s.passage for s in picked))
+    return tuple(sorted(picked, key=lambda s: (order.index(s.passage), s.ordinal)))
+
+
+def _is_fragment(sentence: Sentence) -> bool:
+    text = sentence.text
+    if text.endswith(":"):
+        return True
+    starts_inside = sentence.ordinal == 0 and text[0].islower()
+    return starts_inside or (sentence.last and not text.endswith(_SENTENCE_ENDS))
+
+
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(word[:STEM_LETTERS] for word in words(text))

@@ -1,0 +1,142 @@
+"""What the generator worker reads from the environment."""
+
+from __future__ import annotations
+
+from typing import Final, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from runtime.settings import WorkerSettings
+
+# The providers DSPy's own engine reaches; any other server is reached as "openai".
+PROVIDERS: Final = frozenset(
+    {
+        "anthropic", "azure", "deepseek", "gemini", "groq", "hosted_vllm", "moonshot", "ollama",
+        "ollama_chat", "openai", "openrouter", "xai",
+    }
+)  # fmt: skip
+
+
+class GeneratorSettings(WorkerSettings):
+    """What the generator worker reads beside `WorkerSettings`."""
+
+    grpc_port: int = Field(50053, ge=0, le=65535, description="Port; 0 takes a free one.")
+    lm_model: str | None = Field(
+        None,
+        description="Language model that writes the answers, as `provider/model`; a name without "
+        "a known provider means `openai/...`. Not set: answers are sentences of the documents, and "
+        "nothing is sent anywhere.",
+    )
+    lm_api_base: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Address of an OpenAI-compatible server, such as http://localhost:11434/v1; "
+        "not set: the provider's own.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        description="Key for OpenAI, or for the server at LM_API_BASE. By itself it has no effect.",
+    )
+    lm_temperature: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Temperature when a request names none; not set: the model's own.",
+    )
+    lm_max_tokens: int = Field(
+        1024,
+        ge=1,
+        le=131_072,
+        description="Longest answer, in tokens, when a request names none. A model that reasons "
+        "counts its reasoning too: give it more.",
+    )
+    lm_context_tokens: int = Field(
+        8192,
+        ge=1024,
+        le=10_000_000,
+        description="Tokens that the language model reads and writes together. Passages beyond "
+        "it are cut.",
+    )
+    lm_first_token_timeout_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="Silence of the language model before its first token, after which the "
+        "sentences of the documents answer.",
+    )
+    lm_next_token_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="Silence between two tokens after which the language model counts as stalled.",
+    )
+    lm_concurrency: int = Field(
+        32, ge=1, le=10_000, description="Answers the language model writes at once."
+    )
+    lm_waiting: int = Field(
+        64, ge=0, le=10_000, description="Questions that may wait for the language model."
+    )
+    embedding_model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        min_length=1,
+        description="Sentence-transformers model: a hub name or a local folder.",
+    )
+    answer_threshold: float = Field(
+        0.55,
+        ge=-1,
+        le=1.2,
+        description="Score (cosine plus 0.2 times the share of the question's words) that a "
+        "sentence needs to answer; 0.55 is measured for all-MiniLM-L6-v2, see "
+        "bench/answer_threshold.py.",
+    )
+    answer_sentences: int = Field(
+        4, ge=1, le=20, description="Most sentences of an answer made of the documents' own."
+    )
+    answer_sentences_read: int = Field(
+        192,
+        ge=8,
+        le=4096,
+        description="Most sentences of the passages that are compared with one question.",
+    )
+    answer_waiting: int = Field(
+        64,
+        ge=0,
+        le=10_000,
+        description="Questions that may wait for an answer of the documents' own sentences.",
+    )
+    answer_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Time for an answer when the caller sets no deadline.",
+    )
+
+    @field_validator("lm_model")
+    @classmethod
+    def _with_provider(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        provider, slash, model = name.partition("/")
+        if slash and not (provider and model):
+            raise ValueError("must be a model's name, or provider/model")
+        return name if slash and provider in PROVIDERS else f"openai/{name}"
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.lm_model is None or self.lm_api_base is not None:
+            return self
+        provider, _, model = self.lm_model.partition("/")
+        if provider == "openai" and "/" in model:
+            raise ValueError(
+                f"LM_MODEL: {model.partition('/')[0]} is no provider known here; set LM_API_BASE "
+                "to the address of an OpenAI-compatible server that has the model"
+            )
+        if provider == "openai" and self.openai_api_key is None:
+            raise ValueError("OPENAI_API_KEY is needed for LM_MODEL, unless LM_API_BASE is set")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_passages(self) -> Self:
+        if self.lm_max_tokens > self.lm_context_tokens // 2:
+            raise ValueError("LM_MAX_TOKENS must be at most half of LM_CONTEXT_TOKENS")
+        return self

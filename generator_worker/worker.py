@@ -1,0 +1,130 @@
+"""The composition root of the generator worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from encoders.embedding import load_embedding_model
+from generator_worker.admission import Admission
+from generator_worker.encoder import EmbeddingEncoder
+from generator_worker.engines.base import AnswerRequest, Completion, Engine
+from generator_worker.engines.extractive import ExtractiveEngine, SentenceEncoder
+from generator_worker.engines.fallback import FallbackEngine
+from generator_worker.metrics import GeneratorMetrics
+from generator_worker.service import METHODS, SERVICE_NAME, GeneratorService
+from generator_worker.settings import GeneratorSettings
+from runtime.health import Health
+from runtime.metrics import new_registry
+from runtime.server import Service, serve_worker
+
+# The language model leaves the extractive engine this much of the budget: it needs about 0.1 s
+# for five passages, more when the machine is busy.
+FALLBACK_RESERVE_S: Final = 1.0
+# The embedding model has one thread, and its batches use all cores already.
+EXTRACTIVE_CONCURRENCY: Final = 1
+
+
+class LateEngine:
+    """An engine that is built by `start`: the port is bound before anything heavy is imported."""
+
+    def __init__(self, build: Callable[[], Engine]) -> None:
+        self._build = build
+        self._engine: Engine | None = None
+
+    async def start(self) -> str:
+        """Builds and starts the engine, off the event loop: importing DSPy takes half a second."""
+        self._engine = await asyncio.to_thread(self._build)
+        return await self._engine.start()
+
+    def answer(self, request: AnswerRequest) -> AsyncGenerator[str | Completion, None]:
+        """As `Engine.answer`; only after `start`."""
+        if self._engine is None:
+            raise RuntimeError("start() comes first")
+        return self._engine.answer(request)
+
+    async def close(self) -> None:
+        """Closes the engine, if it was built."""
+        if self._engine is not None:
+            await self._engine.close()
+
+
+def build_service(
+    settings: GeneratorSettings,
+    registry: CollectorRegistry,
+    encoder: Callable[[GeneratorSettings], SentenceEncoder],
+) -> Service:
+    """The service as `serve_worker` takes it; nothing is loaded yet."""
+    engines = ("extractive",) if settings.lm_model is None else ("dspy", "extractive")
+    metrics = GeneratorMetrics(registry, engines)
+    engine = LateEngine(lambda: build_engine(settings, encoder(settings), metrics))
+    servicer = GeneratorService(engine, metrics, settings.answer_timeout_seconds)
+    return Service(SERVICE_NAME, METHODS, servicer.add_to, engine.start, engine.close)
+
+
+def build_engine(
+    settings: GeneratorSettings, encoder: SentenceEncoder, metrics: GeneratorMetrics
+) -> Engine:
+    """The language model with the extractive engine behind it, or the latter alone."""
+    extractive_door = Admission(EXTRACTIVE_CONCURRENCY, settings.answer_waiting)
+    extractive = ExtractiveEngine(
+        encoder,
+        extractive_door,
+        why="LM_MODEL is not set" if settings.lm_model is None else "fallback",
+        threshold=settings.answer_threshold,
+        most_sentences=settings.answer_sentences,
+        most_read=settings.answer_sentences_read,
+    )
+    if settings.lm_model is None:
+        metrics.observe_waiting(lambda: extractive_door.waiting)
+        return extractive
+    lm_door = Admission(settings.lm_concurrency, settings.lm_waiting)
+    metrics.observe_waiting(lambda: lm_door.waiting + extractive_door.waiting)
+    language_model = _build_language_model(settings, settings.lm_model, lm_door)
+    return FallbackEngine(language_model, extractive, metrics.count_fallback)
+
+
+def _build_language_model(settings: GeneratorSettings, name: str, door: Admission) -> Engine:
+    # DSPy otherwise fetches a table of prices from the network at first use.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    from generator_worker.engines.language_model import LanguageModel, LanguageModelEngine
+
+    model = LanguageModel(
+        name=name,
+        api_base=settings.lm_api_base,
+        api_key=_api_key(settings, name),
+        temperature=settings.lm_temperature,
+        context_tokens=settings.lm_context_tokens,
+        max_tokens=settings.lm_max_tokens,
+        first_token_s=settings.lm_first_token_timeout_seconds,
+        next_token_s=settings.lm_next_token_timeout_seconds,
+        reserve_s=FALLBACK_RESERVE_S,
+    )
+    return LanguageModelEngine(model, door)
+
+
+def _api_key(settings: GeneratorSettings, name: str) -> str | None:
+    """OpenAI's key goes to OpenAI and to the server that was named with it, to no other."""
+    if not name.startswith("openai/") and settings.lm_api_base is None:
+        return None
+    if settings.openai_api_key is None:
+        # Local servers ask for none, but the client insists on one.
+        return "none"
+    return settings.openai_api_key.get_secret_value()
+
+
+def embedding_encoder(settings: GeneratorSettings) -> EmbeddingEncoder:
+    """The embedding model of the settings, loaded when it is started."""
+
+    return EmbeddingEncoder(lambda: load_embedding_model(settings.embedding_model))
+
+
+async def serve(settings: GeneratorSettings) -> None:
+    """Runs the worker until it is told to stop."""
+    registry = new_registry()
+    service = build_service(settings, registry, embedding_encoder)
+    await serve_worker(settings, service, Health(SERVICE_NAME), registry)
