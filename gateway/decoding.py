@@ -151,7 +151,8 @@ def _own_faults(value: Any, path: str, *, nested: bool = True) -> list[Fault]:
     """What a decoded struct and the structs in its lists find wrong with themselves."""
     faults: list[Fault] = []
     if nested:
-        for name in _lists_of_structs(type(value)):
+        kind: Any = type(value)
+        for name in _lists_of_structs(kind):
             for position, entry in enumerate(getattr(value, name)):
                 faults += _own_faults(entry, f"{name}[{position}]")
     find = getattr(value, "faults", None)
@@ -161,7 +162,7 @@ def _own_faults(value: Any, path: str, *, nested: bool = True) -> list[Fault]:
 
 
 @cache
-def _lists_of_structs(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+def _lists_of_structs(cls: Any) -> tuple[str, ...]:
     fields = msgspec.structs.fields(cls)
     return tuple(field.name for field in fields if _item_struct(field.type) is not None)
 

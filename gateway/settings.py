@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from runtime.settings import Settings
+from gateway.search.settings import StoreSettings
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(StoreSettings):
     """Settings of the gateway process. A field's environment name is its own in capitals."""
 
     server_host: str = Field("0.0.0.0", description="Address the REST server listens on.")

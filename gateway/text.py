@@ -1,15 +1,20 @@
-"""The one form in which texts are embedded and cached."""
+"""The one form in which texts are embedded and looked up in a cache."""
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC, white space folded to single spaces and trimmed.
+    """NFC, trimmed, every run of whitespace one space.
 
-    Texts that differ in nothing else mean the same to the model, and share one vector.
+    What is embedded is exactly this, so two texts that differ in nothing else share
+    a vector and a cache key.
     """
-    if not unicodedata.is_normalized("NFC", text):
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(text.split())
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def text_sha256(text: str) -> str:
+    """Hex SHA-256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()

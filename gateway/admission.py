@@ -1,0 +1,86 @@
+"""The door: how many requests may be inside, who may come in, and when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from gateway.problems import HttpError, HttpReason
+from runtime.errors import Reason, ServiceError
+
+# A slot frees up within about this time under overload; the drain is longer than a retry.
+RETRY_AFTER_S = 1.0
+
+
+class Admission:
+    """Counts the requests inside; a context manager around each.
+
+    Raises HttpError OVERLOADED when `most` are inside, ServiceError DRAINING when closed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside = 0
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __enter__(self) -> None:
+        if self._closed:
+            raise ServiceError(
+                Reason.DRAINING, "The server is stopping; ask another one.", RETRY_AFTER_S
+            )
+        if self._inside >= self._most:
+            raise HttpError(
+                HttpReason.OVERLOADED,
+                f"{self._most} requests are being served already.",
+            )
+        self._inside += 1
+        self._empty.clear()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    def inside(self) -> float:
+        """Requests being served."""
+        return float(self._inside)
+
+    def close(self) -> None:
+        """From now on every new request is refused."""
+        self._closed = True
+
+    async def wait_empty(self) -> None:
+        """Returns when no request is being served."""
+        await self._empty.wait()
+
+
+class ApiKeys:
+    """Knows the keys by their digests alone; without keys everybody may call."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises HttpError UNAUTHORIZED unless a known key is in `Authorization: Bearer`."""
+        if not self._digests:
+            return
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        digest = hashlib.sha256(key.strip()).digest()
+        # Every key is compared whichever matches: time must not tell one from another.
+        known = [hmac.compare_digest(digest, other) for other in self._digests]
+        if scheme.lower() != b"bearer" or not any(known):
+            raise HttpError(
+                HttpReason.UNAUTHORIZED,
+                "Send a known key as `Authorization: Bearer <key>`.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
