@@ -10,7 +10,7 @@ import numpy as np
 from encoders.blueprint import InputType
 from encoders.encoder import Encoder, Floats, open_encoder
 from encoders.identity import ModelIdentity
-from encoders.options import BackendName, Precision, PrecisionName, Runtime
+from encoders.options import DEFAULT_CACHE_DIR, BackendName, Precision, PrecisionName, Runtime
 from encoders.tokenizing import Tokens
 
 # Padded tokens of one batch in `encode`: large enough that a batch's overhead does not
@@ -44,6 +44,11 @@ class EmbeddingModel:
         """Whether vectors have length 1."""
         return self._encoder.blueprint.normalised
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch beyond which it gets no faster here."""
+        return self._encoder.batch_tokens
+
     def padded(self, tokens: int) -> int:
         """Length of the row that a text of so many tokens takes in a batch."""
         return self._encoder.padded(tokens)
@@ -54,8 +59,14 @@ class EmbeddingModel:
         return self._encoder.tokenizer.encode(texts, prompt.text, prompt.excluded_tokens)
 
     def embed(self, batch: Sequence[Tokens]) -> Floats:
-        """One padded batch: float32 [len(batch), dimension], as the model normalises."""
-        return self._encoder.run(batch)
+        """One padded batch: float32 [len(batch), dimension], as the model normalises.
+
+        Raises FloatingPointError when the model gives anything but numbers.
+        """
+        vectors = self._encoder.run(batch)
+        if not np.isfinite(vectors).all():
+            raise FloatingPointError("the model gave a vector that is not finite")
+        return vectors
 
     def encode(self, texts: Sequence[str], input_type: InputType = "passage") -> Floats:
         """Any number of texts, in batches by length: float32 [len(texts), dimension], in order.
@@ -88,7 +99,7 @@ def load_embedding_model(
     backend: BackendName = "auto",
     precision: PrecisionName = "auto",
     threads: int = 0,
-    cache_dir: Path | None = None,
+    cache_dir: Path | None = DEFAULT_CACHE_DIR,
 ) -> EmbeddingModel:
     """Loads any sentence-transformers model that begins with a transformer.
 

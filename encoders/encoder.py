@@ -30,6 +30,8 @@ class Backend(Protocol):
     precision: Precision
     # Why this precision.
     reason: str
+    # Padded tokens of a batch beyond which it gets no faster.
+    batch_tokens: int
 
     @property
     def description(self) -> str:
@@ -62,6 +64,11 @@ class Encoder:
     def precision(self) -> Precision:
         """What it computes in."""
         return self._backend.precision
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch beyond which it gets no faster here."""
+        return self._backend.batch_tokens
 
     def padded(self, tokens: int) -> int:
         """Length of the row that a text of so many tokens takes."""
@@ -140,7 +147,7 @@ def _open_openvino(
 
     if runtime.cache_dir is not None:
         try:
-            return load(runtime.cache_dir.absolute())
+            return load(runtime.cache_dir.expanduser().absolute())
         except OSError as error:
             log.warning("the model cache cannot be written: %s", error.strerror)
     with tempfile.TemporaryDirectory(prefix="export-") as made:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 BackendName = Literal["auto", "openvino", "torch"]
 Precision = Literal["bf16", "fp32"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
+
+# Exports survive a restart here; images set MODEL_CACHE_DIR to the one they carry.
+DEFAULT_CACHE_DIR: Final = Path("~/.cache/production-rag/models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +26,4 @@ class Runtime:
     backend: BackendName = "auto"
     precision: PrecisionName = "auto"
     threads: int = 0
-    cache_dir: Path | None = None
+    cache_dir: Path | None = DEFAULT_CACHE_DIR

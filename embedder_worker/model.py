@@ -1,0 +1,123 @@
+"""The embedding model behind its queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from embedder_worker.settings import EmbedderSettings
+from encoders.batch_metrics import BatchMetrics
+from encoders.batching import Batcher
+from encoders.blueprint import InputType
+from encoders.embedding import EmbeddingModel, load_embedding_model
+from encoders.encoder import Floats
+from encoders.identity import ModelIdentity
+from encoders.lanes import LANES, Lane
+from encoders.requests import too_long
+from encoders.self_check import check_embedding
+from encoders.tokenizing import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """vectors: float32 [texts, dimension]; truncated: positions of texts that were cut."""
+
+    vectors: Floats
+    truncated: list[int]
+    tokens: int
+
+
+class Embedder:
+    """Tokenises off the event loop, a thread a lane, and embeds through the batcher."""
+
+    def __init__(self, model: EmbeddingModel, batcher: Batcher[Tokens, Floats]) -> None:
+        self._model = model
+        self._batcher = batcher
+        self._tokenizers = {
+            lane: ThreadPoolExecutor(1, thread_name_prefix=f"tokenizer-{lane}") for lane in LANES
+        }
+
+    @classmethod
+    async def open(
+        cls,
+        settings: EmbedderSettings,
+        metrics: BatchMetrics,
+        on_health: Callable[[bool], Awaitable[None]],
+    ) -> Self:
+        """Loads, warms and checks the model in the thread that will run it."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        loop = asyncio.get_running_loop()
+        model = await loop.run_in_executor(thread, _load, settings)
+        batcher: Batcher[Tokens, Floats] = Batcher(
+            lambda batch: list(model.embed(batch)),
+            settings.limits(model.batch_tokens),
+            metrics,
+            probe=lambda: check_embedding(model),
+            on_health=on_health,
+            padded=model.padded,
+            executor=thread,
+        )
+        batcher.start()
+        return cls(model, batcher)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Of the loaded model."""
+        return self._model.identity
+
+    @property
+    def description(self) -> str:
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
+        return self._model.description
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType,
+        lane: Lane,
+        truncate: bool,
+        remaining_s: Callable[[], float | None],
+    ) -> Embedded:
+        """One vector per text, in order.
+
+        remaining_s: asked after tokenising, which takes time too.
+
+        Raises ServiceError TEXT_TOO_LONG when `truncate` is False and a text must
+        be cut, and what `Batcher.submit` raises.
+        """
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(
+            self._tokenizers[lane], self._model.tokenize, texts, input_type
+        )
+        truncated = [index for index, row in enumerate(tokens) if row.truncated]
+        if truncated and not truncate:
+            raise too_long(f"texts[{truncated[0]}]", self.identity.max_tokens)
+        lengths = [len(row) for row in tokens]
+        rows = await self._batcher.submit(tokens, lengths, lane=lane, remaining_s=remaining_s())
+        return Embedded(np.stack(rows), truncated, sum(lengths))
+
+    async def aclose(self) -> None:
+        """Answers what waits and releases the model."""
+        await self._batcher.aclose()
+        for pool in self._tokenizers.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._model.close()
+
+
+def _load(settings: EmbedderSettings) -> EmbeddingModel:
+    model = load_embedding_model(
+        settings.embedding_model,
+        backend=settings.embedding_backend,
+        precision=settings.embedding_precision,
+        threads=settings.threads,
+        cache_dir=settings.model_cache_dir,
+    )
+    model.warm_up()
+    check_embedding(model)
+    return model
