@@ -36,84 +36,14 @@ FRAGMENT_COST: Final = 0.1
 # Endings of English words are left aside by comparing this many letters.
 STEM_LETTERS: Final = 5
 
-# Words that questions are made of and answers are not.
-_FUNCTION_WORDS: Final = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "by",
-        "with",
-        "from",
-        "into",
-        "about",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "can",
-        "could",
-        "should",
-        "would",
-        "will",
-        "what",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "when",
-        "where",
-        "why",
-        "how",
-        "many",
-        "much",
-        "and",
-        "or",
-        "not",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "as",
-        "than",
-        "then",
-        "there",
-        "i",
-        "you",
-        "we",
-        "they",
-        "he",
-        "she",
-        "my",
-        "your",
-        "our",
-        "their",
-        "his",
-        "her",
-        "me",
-        "us",
-        "them",
-        "if",
-        "so",
-    ]
+# What questions are made of and answers are not.
+_FUNCTION_WORDS: Final = (
+    "a an the of in on at to for by with from into about is are was were be been being do does "
+    "did has have had can could should would will what which who whom whose when where why how "
+    "many much and or not it its this that these those as than then there i you we they he she "
+    "my your our their his her me us them if so"
 )
+_NO_CONTENT: Final = frozenset(_FUNCTION_WORDS.split())
 _SENTENCE_ENDS: Final = tuple(".!?…。！？｡؟۔।॥\"'”’»)]`")
 
 
@@ -144,7 +74,7 @@ def overlap(question_words: frozenset[str], sentence: str) -> float:
 
 def content_words(question: str) -> frozenset[str]:
     """Stems of the question's words that carry content."""
-    kept = (word for word in words(question) if word not in _FUNCTION_WORDS)
+    kept = (word for word in words(question) if word not in _NO_CONTENT)
     return frozenset(word[:STEM_LETTERS] for word in kept)
 
 

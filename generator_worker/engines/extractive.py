@@ -22,6 +22,7 @@ from generator_worker.selection import (
 )
 from generator_worker.sentences import split_sentences
 from runtime.answers import NO_ANSWER
+from runtime.deadline import expired
 
 ENGINE: Final = "extractive"
 
@@ -80,10 +81,14 @@ class ExtractiveEngine:
         """One piece a sentence. Temperature means nothing here; no language model's tokens
         are used, so the completion counts none."""
         async with self._admission.place(request.deadline):
-            # Markdown of 50 long passages takes tens of milliseconds.
-            sentences = await asyncio.to_thread(read_sentences, request.passages)
-            kept = most_promising(request.question, sentences, self._most_read)
-            chosen = await self._choose(request.question, kept)
+            try:
+                async with asyncio.timeout(request.deadline.remaining_s()):
+                    # Markdown of 50 long passages takes tens of milliseconds.
+                    sentences = await asyncio.to_thread(read_sentences, request.passages)
+                    kept = most_promising(request.question, sentences, self._most_read)
+                    chosen = await self._choose(request.question, kept)
+            except TimeoutError:
+                raise expired() from None
         answered = False
         for piece in pieces(chosen.sentences, request.max_tokens):
             answered = True
