@@ -62,6 +62,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # --- what each image holds --------------------------------------------------
 
 FROM base AS process
+ENV HOME=/home/rag
 RUN groupadd --gid 10001 rag \
     && useradd --uid 10001 --gid rag --home-dir /home/rag --create-home --shell /usr/sbin/nologin rag \
     && install -d -o rag -g rag /data /home/rag/.cache
