@@ -61,12 +61,6 @@ def decode_parameters(query_string: bytes, cls: type[T]) -> T:
         raise invalid(faults or [_fault_of(error, "")]) from error
 
 
-def check_text(text: str, field: str) -> None:
-    """Raises HttpError INVALID_ARGUMENT for what UTF-8 cannot say."""
-    if _SURROGATE.search(text):
-        raise invalid([Fault(field, "Expected no lone surrogate")])
-
-
 def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoReturn:
     """Raises what was wrong with a body that the fast path refused."""
     try:

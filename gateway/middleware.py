@@ -125,8 +125,7 @@ class Front:
     ) -> None:
         if isinstance(error, HTTPException):
             error = _of_router(error, exchange)
-        if problems.unknown_to_http(error):
-            log.error("request failed", exc_info=error, extra={"request_id": exchange.request_id})
+        log_unforeseen(error, exchange)
         document, headers = problems.problem(error, exchange.request_id)
         exchange.reason = document.reason
         if exchange.status == 0:
@@ -160,6 +159,12 @@ class Front:
                 "reason": exchange.reason,
             },
         )
+
+
+def log_unforeseen(error: Exception, exchange: Exchange) -> None:
+    """Keeps the cause of an error that the caller is told nothing of."""
+    if problems.unknown_to_http(error):
+        log.error("request failed", exc_info=error, extra={"request_id": exchange.request_id})
 
 
 class _Departure:

@@ -170,13 +170,6 @@ class IndexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
         """What the types alone cannot say."""
         if self.chunk_size and self.overlap and self.overlap >= self.chunk_size:
             yield Fault(_join(path, "overlap"), "Expected less than `chunk_size`")
-        first: dict[str, int] = {}
-        for position, document in enumerate(self.documents):
-            if document.id is not None and first.setdefault(document.id, position) != position:
-                yield Fault(
-                    f"documents[{position}].id",
-                    f"The same id as documents[{first[document.id]}]",
-                )
 
 
 class ListParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ class GatewaySettings(StoreSettings):
         "redis://localhost:6379. Unset: memory alone.",
     )
     redis_timeout_seconds: float = Field(
-        0.03,
+        0.05,
         gt=0,
         le=1,
         description="Longest a request waits for Redis before it goes on without.",

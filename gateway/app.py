@@ -1,0 +1,166 @@
+"""The composition root: every part of the gateway is made and joined here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from gateway.admission import Admission, ApiKeys
+from gateway.cache.redis_tier import RedisTier
+from gateway.cache.vectors import VectorCache
+from gateway.clients import (
+    EMBEDDER_SERVICE,
+    GENERATOR_SERVICE,
+    RERANKER_SERVICE,
+    EmbedderClient,
+    GeneratorClient,
+    RerankerClient,
+)
+from gateway.health import Health, Worker
+from gateway.indexing import Indexer
+from gateway.metrics import GatewayMetrics
+from gateway.middleware import Front, Limits
+from gateway.openapi import openapi_document
+from gateway.pipeline import Pipeline, Policy
+from gateway.problems import encode
+from gateway.routes import build_router
+from gateway.routes.documents import DocumentRoutes
+from gateway.routes.queries import QueryRoutes
+from gateway.routes.service import ServiceRoutes
+from gateway.search import open_search
+from gateway.settings import GatewaySettings
+from runtime.channel import open_channel
+from runtime.metrics import new_registry
+from runtime.telemetry import open_tracing
+
+log: Final = logging.getLogger(__name__)
+
+DOCS_PAGE: Final = Path(__file__).with_name("docs.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What the process runs and stops."""
+
+    asgi: ASGIApp
+    admission: Admission
+    health: Health
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """The gateway, its store opened; on the way out the store is flushed and all is closed."""
+    async with AsyncExitStack() as stack:
+        registry = new_registry()
+        metrics = GatewayMetrics(registry)
+        tracing = open_tracing("production-rag-gateway")
+        stack.callback(tracing.close)
+
+        embedder_channel = open_channel(settings.embedder_target, EMBEDDER_SERVICE, tracing)
+        reranker_channel = open_channel(settings.reranker_target, RERANKER_SERVICE, tracing)
+        generator_channel = open_channel(settings.generator_target, GENERATOR_SERVICE, tracing)
+        for channel in (embedder_channel, reranker_channel, generator_channel):
+            stack.push_async_callback(channel.close, None)
+        embedder = EmbedderClient(embedder_channel)
+        reranker = RerankerClient(reranker_channel)
+
+        search = open_search(settings)
+        stack.push_async_callback(search.aclose)
+        await search.start()
+        redis = _redis(settings)
+        vectors = VectorCache(
+            embedder,
+            size=settings.cache_size,
+            redis=redis,
+            budget_s=settings.request_timeout_seconds,
+            metrics=metrics,
+        )
+        stack.push_async_callback(vectors.aclose)
+
+        pipeline = Pipeline(
+            vectors=vectors,
+            search=search,
+            reranker=reranker,
+            generator=GeneratorClient(generator_channel),
+            policy=_policy(settings),
+            metrics=metrics,
+            tracing=tracing,
+        )
+        health = Health(
+            store=search,
+            ping_cache=redis.ping if redis is not None else None,
+            workers={
+                "embedder": Worker(embedder_channel, embedder),
+                "reranker": Worker(reranker_channel, reranker),
+                "generator": Worker(generator_channel, None),
+            },
+            vector_dim=settings.vector_dim,
+            probe_interval_s=settings.probe_interval_seconds,
+            version=_version(),
+            metrics=metrics,
+        )
+        openapi = encode(openapi_document(_version(), keyed=bool(settings.keys())))
+        admission = Admission(settings.max_connections)
+        metrics.active_requests.set_function(admission.inside)
+        indexer = Indexer(search, vectors, batch_size=settings.embedding_batch_size)
+        front = Front(
+            build_router(
+                QueryRoutes(pipeline),
+                DocumentRoutes(indexer, search, settings.qdrant_collection),
+                ServiceRoutes(health, registry, openapi, _docs(openapi)),
+            ),
+            admission=admission,
+            keys=ApiKeys(settings.keys()),
+            tracing=tracing,
+            metrics=metrics,
+            limits=Limits(
+                budget_s=settings.request_timeout_seconds,
+                budgets_s={"/index": settings.index_timeout_seconds},
+                max_body_bytes=settings.max_body_bytes,
+                log_queries=settings.log_queries,
+            ),
+        )
+        watching = asyncio.create_task(health.watch())
+        stack.callback(watching.cancel)
+        yield Gateway(front, admission, health)
+
+
+def _policy(settings: GatewaySettings) -> Policy:
+    fused = settings.rerank_fusion == "rrf"
+    return Policy(
+        default_collection=settings.qdrant_collection,
+        rerank_timeout_s=settings.rerank_timeout_seconds,
+        rerank_candidates=settings.rerank_candidates,
+        rerank_fusion_k=settings.rerank_fusion_k if fused else None,
+    )
+
+
+def _redis(settings: GatewaySettings) -> RedisTier | None:
+    if settings.redis_url is None:
+        return None
+    return RedisTier(
+        settings.redis_url.get_secret_value(),
+        timeout_s=settings.redis_timeout_seconds,
+        ttl_s=settings.cache_ttl_seconds,
+        connections=settings.max_connections,
+    )
+
+
+def _docs(openapi: bytes) -> bytes:
+    # "</script>" inside the document would end the element that holds it.
+    return DOCS_PAGE.read_bytes().replace(b"/*OPENAPI*/", openapi.replace(b"</", b"<\\/"))
+
+
+def _version() -> str:
+    try:
+        return version("production-rag")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0+unknown"

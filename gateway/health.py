@@ -1,0 +1,196 @@
+"""What the gateway depends on, as last seen. Asking costs nothing: background tasks look."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import grpc
+
+from gateway.clients import ModelIdentity
+from gateway.metrics import COMPONENTS, GatewayMetrics
+from gateway.schemas import Component, Components, HealthResponse, Readiness
+from runtime.deadline import Deadline
+from runtime.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+# How often the state of the channels is read: it is in memory, and this many reads cost nothing.
+LOOK_S: Final = 0.2
+ASK_MODEL_S: Final = 5.0
+
+
+class Store(Protocol):
+    """The part of the store that can be asked how it is."""
+
+    @property
+    def broken(self) -> bool:
+        """This gateway's own store process cannot be brought back."""
+
+    async def ping(self) -> None:
+        """Raises ServiceError when the store does not answer."""
+
+
+class Modelled(Protocol):
+    """A client that knows its worker's model."""
+
+    async def model(self, deadline: Deadline) -> ModelIdentity:
+        """The loaded model."""
+
+    def forget_model(self) -> None:
+        """Makes `model` ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """channel: its state says whether a replica serves (client-side health check).
+    client: asked for its model whenever the channel has come up; None has none to ask for.
+    """
+
+    channel: grpc.aio.Channel
+    client: Modelled | None
+
+
+class Health:
+    """The picture, and whether this gateway should be sent requests.
+
+    Ready latches: once embedder and store were each usable, only draining or a broken
+    store process of this gateway's own clears it. A lost shared dependency would otherwise
+    take every gateway out of service at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ping_cache: Callable[[], Awaitable[bool]] | None,
+        workers: Mapping[Literal["embedder", "reranker", "generator"], Worker],
+        vector_dim: int,
+        probe_interval_s: float,
+        version: str,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._store = store
+        self._ping_cache = ping_cache
+        self._workers = workers
+        self._vector_dim = vector_dim
+        self._probe_interval_s = probe_interval_s
+        self._version = version
+        self._up = dict.fromkeys(COMPONENTS, False)
+        # The memory tier cannot go away; only Redis can.
+        self._up["cache"] = ping_cache is None
+        self._mismatch: str | None = None
+        self._draining = False
+        self._started_s = time.monotonic()
+        self.became_ready = asyncio.Event()
+        for name in COMPONENTS:
+            metrics.component(name, lambda name=name: float(self._up[name]))  # type: ignore[misc]
+
+    async def watch(self) -> None:
+        """Keeps the picture until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_store())
+            if self._ping_cache is not None:
+                tasks.create_task(self._watch_cache(self._ping_cache))
+            for name, worker in self._workers.items():
+                tasks.create_task(self._watch_worker(name, worker))
+
+    def drain(self) -> None:
+        """The gateway is stopping."""
+        self._draining = True
+
+    def report(self) -> HealthResponse:
+        """For people."""
+        up = self._up
+        status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
+        if not all(up.values()) or self._mismatch is not None:
+            status = "degraded"
+        if not up["vector_db"] or self._store.broken or not self.became_ready.is_set():
+            status = "unhealthy"
+        state: dict[str, Component] = {name: "up" if up[name] else "down" for name in COMPONENTS}
+        return HealthResponse(
+            status=status,
+            components=Components(**state),
+            notes=self._notes(),
+            uptime_seconds=round(time.monotonic() - self._started_s, 3),
+            version=self._version,
+        )
+
+    def readiness(self) -> Readiness:
+        """For load balancers."""
+        ready = self.became_ready.is_set() and not self._draining and not self._store.broken
+        return Readiness(ready, [] if ready else self._notes())
+
+    def _notes(self) -> list[str]:
+        notes: list[str] = []
+        if self._draining:
+            notes.append("The gateway is stopping.")
+        if self._store.broken:
+            notes.append("The store process of this gateway cannot be brought back.")
+        if self._mismatch is not None:
+            notes.append(self._mismatch)
+        if not self.became_ready.is_set():
+            waiting = [name for name in ("embedder", "vector_db") if not self._up[name]]
+            if waiting:
+                notes.append(f"Waiting for {' and '.join(waiting)}.")
+        return notes
+
+    def _set(self, name: str, up: bool) -> None:
+        if self._up[name] != up:
+            self._up[name] = up
+            level = logging.INFO if up else logging.WARNING
+            log.log(level, "%s is %s", name, "up" if up else "down")
+        if self._up["embedder"] and self._up["vector_db"] and self._mismatch is None:
+            self.became_ready.set()
+
+    async def _watch_store(self) -> None:
+        while True:
+            try:
+                await self._store.ping()
+                self._set("vector_db", True)
+            except ServiceError:
+                self._set("vector_db", False)
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _watch_cache(self, ping: Callable[[], Awaitable[bool]]) -> None:
+        while True:
+            self._set("cache", await ping())
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _watch_worker(self, name: str, worker: Worker) -> None:
+        connected = False
+        while True:
+            state = worker.channel.get_state(try_to_connect=True)
+            was_connected, connected = connected, state is grpc.ChannelConnectivity.READY
+            if not connected:
+                self._set(name, False)
+            elif worker.client is None:
+                self._set(name, True)
+            else:
+                if not was_connected:
+                    worker.client.forget_model()
+                self._set(name, await self._knows_model(name, worker.client))
+            await asyncio.sleep(LOOK_S)
+
+    async def _knows_model(self, name: str, client: Modelled) -> bool:
+        """Whether the worker tells its model; remembered by the client, so asked once."""
+        try:
+            model = await client.model(Deadline.after(ASK_MODEL_S))
+        except ServiceError:
+            return False
+        if name == "embedder":
+            self._mismatch = self._mismatch_with(model)
+        return True
+
+    def _mismatch_with(self, model: ModelIdentity) -> str | None:
+        if model.dimension == self._vector_dim:
+            return None
+        return (
+            f"VECTOR_DIM is {self._vector_dim}, but the vectors of {model.name} have "
+            f"{model.dimension} dimensions: set VECTOR_DIM={model.dimension}, or EMBEDDING_MODEL "
+            f"to a model of {self._vector_dim}."
+        )

@@ -1,0 +1,45 @@
+"""What every route does the same way: take JSON in, give JSON out."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.decoding import BodyDecoder, decode_parameters
+from gateway.exchange import Exchange
+from gateway.problems import HttpError, HttpReason, encode
+from gateway.schemas import NoParameters
+
+JSON: Final = "application/json"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_json(exchange: Exchange, decoder: BodyDecoder[T]) -> T:
+    """The request's body. Raises HttpError for another content type, or what is wrong in it."""
+    declared = exchange.headers.get(b"content-type", b"application/json")
+    kind = declared.partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not (
+        kind.startswith(b"application/") and kind.endswith(b"+json")
+    ):
+        raise HttpError(HttpReason.UNSUPPORTED_MEDIA_TYPE, "Send `Content-Type: application/json`.")
+    return decoder.decode(exchange.body)
+
+
+def no_parameters(request: Request) -> None:
+    """Raises HttpError when the URL has a query string."""
+    if request.scope["query_string"]:
+        decode_parameters(request.scope["query_string"], NoParameters)
+
+
+def parameters(request: Request, cls: type[T]) -> T:
+    """The query string as `cls`."""
+    return decode_parameters(request.scope["query_string"], cls)
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """`value` as JSON."""
+    return Response(encode(value), status_code=status, media_type=JSON)

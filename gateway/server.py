@@ -1,0 +1,127 @@
+"""Runs the gateway: binds, serves until asked to stop, then drains in the order of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import uvicorn
+
+from gateway.app import Gateway, open_gateway
+from gateway.settings import GatewaySettings
+from runtime.supervision import EXIT_RESOURCE_TAKEN, Launcher, StopRequest
+
+log: Final = logging.getLogger(__name__)
+
+# Connections waiting to be accepted; one burst of them is not a reason to refuse.
+BACKLOG: Final = 2048
+# Load balancers keep idle connections for 60 s; closing first would race with their requests.
+KEEP_ALIVE_S: Final = 75
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `StopRequest`: uvicorn's own handling knows no pause before the refusal."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serves until a signal or the launcher's end.
+
+    To stop: not ready → pause → refuse new requests → finish what runs → flush the store.
+    Exits 3 with one line when the port or the data folder is taken.
+    """
+    launcher = await Launcher.connect(settings.control_fd)
+    # From here on a signal is an orderly stop, even while the store is still being opened.
+    stopping = asyncio.create_task(StopRequest(launcher).wait())
+    listener = _bind(settings)
+    port = listener.getsockname()[1]
+    async with open_gateway(settings) as gateway:
+        server = _server(gateway, settings)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        launcher.report("listening", http_port=port)
+        log.info("listening", extra={"http_host": settings.server_host, "http_port": port})
+        _warn_if_open(settings)
+        announcing = asyncio.create_task(_announce_ready(gateway, launcher))
+        try:
+            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+                raise RuntimeError("The HTTP server ended without being asked to.")
+            await _drain(gateway, settings)
+        finally:
+            announcing.cancel()
+            stopping.cancel()
+            server.should_exit = True
+            await serving
+    await launcher.close()
+    log.info("stopped")
+
+
+def _bind(settings: GatewaySettings) -> socket.socket:
+    host, port = settings.server_host, settings.server_port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        print(
+            f"SERVER_PORT: cannot listen on {host}:{port} ({error.strerror}); "
+            "stop what uses it, or set another one.",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_RESOURCE_TAKEN)
+    return listener
+
+
+def _server(gateway: Gateway, settings: GatewaySettings) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            gateway.asgi,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(settings.drain_timeout_seconds)),
+            backlog=BACKLOG,
+        )
+    )
+
+
+async def _drain(gateway: Gateway, settings: GatewaySettings) -> None:
+    log.info("draining")
+    gateway.health.drain()
+    await asyncio.sleep(settings.drain_pause_seconds)
+    gateway.admission.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(gateway.admission.wait_empty(), settings.drain_timeout_seconds)
+    # The last bytes are handed over; the server closes the connections once they are out.
+
+
+async def _announce_ready(gateway: Gateway, launcher: Launcher) -> None:
+    await gateway.health.became_ready.wait()
+    log.info("ready")
+    launcher.report("ready", detail="answers requests")
+
+
+def _warn_if_open(settings: GatewaySettings) -> None:
+    if settings.server_host not in ("127.0.0.1", "::1", "localhost") and not settings.keys():
+        log.warning(
+            "everybody who reaches %s may read and change everything: set API_KEYS",
+            settings.server_host,
+        )
