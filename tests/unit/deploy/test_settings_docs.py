@@ -9,10 +9,10 @@ import sys
 from types import ModuleType
 
 import pytest
+from support.deployables import ROOT, SETTINGS, environment_names
 
 from deploy.local import LOOPBACK, LocalSettings
 from runtime.settings import Settings
-from support.deployables import ROOT, SETTINGS, environment_names
 
 EXAMPLE = (ROOT / ".env.example").read_text()
 GUIDE = (ROOT / "docs" / "configuration.md").read_text()

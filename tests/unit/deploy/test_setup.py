@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from support.fake_processes import ROOT
 
 FAKE_PYTHON = """#!/bin/sh
@@ -132,7 +131,6 @@ def test_torch_alone_comes_from_its_own_index(checkout: Checkout) -> None:
     checkout.setup(TORCH_INDEX_URL="https://torch.example/cpu")
     torch, rest = checkout.calls()[1:]
     assert torch == (
-        "install --no-deps --constraint constraints.txt"
-        " --index-url https://torch.example/cpu torch"
+        "install --no-deps --constraint constraints.txt --index-url https://torch.example/cpu torch"
     )
     assert "torch.example" not in rest

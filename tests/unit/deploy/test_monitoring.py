@@ -1,0 +1,125 @@
+"""Alerts and dashboard name only metrics and labels that the processes have."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from support.deployables import ROOT, SETTINGS, WORKERS, default
+
+from encoders.batch_metrics import BatchMetrics
+from encoders.lanes import LANES
+from gateway.metrics import GatewayMetrics
+from generator_worker.metrics import GeneratorMetrics
+from runtime.metrics import RpcMetrics
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+PANELS: list[dict[str, Any]] = json.loads(
+    (ROOT / "deploy" / "grafana" / "dashboard.json").read_text()
+)["panels"]
+# Put there by Prometheus itself.
+FROM_PROMETHEUS = {"instance", "job", "pod"}
+# name{label="value", ...}, `by (label, ...)` and `ignoring(label)`
+METRIC = re.compile(r"\b(rag_[a-z_]+)")
+MATCHER = re.compile(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"')
+GROUPING = re.compile(r"\b(?:by|ignoring)\s*\(([^)]*)\)")
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, dict[str, set[str]]]:
+    """Every series of every process: name → label → values there from the first scrape."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for make in (
+        GatewayMetrics,
+        _watched_batches,
+        lambda registry: RpcMetrics(registry, ("EmbedTexts",)),
+        lambda registry: GeneratorMetrics(registry, ("extractive",)),
+    ):
+        registry = CollectorRegistry()
+        make(registry)
+        for metric in registry.collect():
+            for sample in metric.samples:
+                labels = found.setdefault(sample.name, {})
+                for label, value in sample.labels.items():
+                    labels.setdefault(label, set()).add(value)
+    return found
+
+
+def _watched_batches(registry: CollectorRegistry) -> None:
+    metrics = BatchMetrics(registry)
+    for lane in LANES:
+        metrics.watch(lane, lambda: 0.0, lambda: 0.0)
+
+
+EXPRESSIONS = [rule["expr"] for rule in RULES] + [
+    target["expr"] for panel in PANELS for target in panel["targets"]
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_expression_names_what_exists(
+    expression: str, samples: dict[str, dict[str, set[str]]]
+) -> None:
+    names = set(METRIC.findall(expression))
+    assert names <= set(samples)
+    labels = FROM_PROMETHEUS.union(*(samples[name] for name in names))
+    for grouped in GROUPING.findall(expression):
+        assert {label.strip() for label in grouped.split(",")} <= labels
+    for label, value in MATCHER.findall(expression):
+        assert label in labels
+        known = set().union(*(samples[name].get(label, set()) for name in names))
+        if label not in FROM_PROMETHEUS:
+            assert set(value.split("|")) <= known
+    assert expression.count("(") == expression.count(")")
+
+
+def test_every_metric_is_watched(samples: dict[str, dict[str, set[str]]]) -> None:
+    """A metric nobody looks at is either missing here or should not exist."""
+    shown = set(METRIC.findall(" ".join(EXPRESSIONS)))
+    families = {
+        re.sub(r"_(bucket|count|sum|created)$", "", name)
+        for name in samples
+        if not name.endswith("_created")
+    }
+    watched = {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown}
+    unwatched = {
+        "rag_batch_items_total",
+        "rag_generator_answer_duration_seconds",
+        "rag_generator_waiting",
+        "rag_rpcs_in_flight",
+        "rag_rpcs_total",
+        "rag_tokens_per_second",
+    }
+    assert families - watched == unwatched
+
+
+def test_alerts_say_what_is_wrong() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(names) == len(set(names))
+    for rule in RULES:
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"]["summary"]
+
+
+def test_panels_do_not_overlap() -> None:
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in PANELS]
+    assert len(places) == len(set(places))
+
+
+def test_compose_scrapes_the_ports_of_the_settings() -> None:
+    jobs = yaml.safe_load((PROMETHEUS / "compose.yml").read_text())["scrape_configs"]
+    ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
+    assert ports == {
+        "gateway": default(SETTINGS["gateway"], "server_port"),
+        **{name: worker.metrics_port for name, worker in WORKERS.items()},
+        "qdrant": 6333,
+    }
