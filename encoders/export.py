@@ -26,6 +26,7 @@ from typing import Final, get_args
 from encoders.blueprint import Blueprint, Kind, Prompt
 from encoders.identity import fingerprint
 from encoders.location import ModelFiles, locate
+from encoders.openvino_import import import_openvino
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +106,11 @@ def make_export(files: ModelFiles, kind: Kind, cache_dir: Path) -> Path:
 
 
 def _write(files: ModelFiles, kind: Kind, folder: Path) -> None:
-    import openvino
     import torch
 
     from encoders.graphs import build
+
+    openvino = import_openvino()
 
     blueprint, graph = build(files, kind)
     # Rows of different length, so that the masked path is what is traced.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
+from encoders.openvino_import import import_openvino
 from encoders.options import Precision, PrecisionName
 from encoders.tokenizing import IntArray
 
@@ -32,7 +32,7 @@ class OpenVinoBackend:
     def __init__(
         self, weights: Path, *, inputs: tuple[str, ...], precision: PrecisionName, threads: int
     ) -> None:
-        core = openvino.Core()
+        core: Any = import_openvino().Core()
         self.precision: Precision
         self.precision, self.reason = _choose(core, precision)
         self.batch_tokens = _BATCH_TOKENS
