@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from encoders.options import DEFAULT_CACHE_DIR, BackendName, PrecisionName
 from runtime.settings import WorkerSettings
 
 # The providers DSPy's own engine reaches; any other server is reached as "openai".
@@ -80,6 +82,26 @@ class GeneratorSettings(WorkerSettings):
         "sentence-transformers/all-MiniLM-L6-v2",
         min_length=1,
         description="Sentence-transformers model: a hub name or a local folder.",
+    )
+    embedding_backend: BackendName = Field(
+        "auto",
+        description="What computes: `openvino`, `torch`, or `auto` (torch on a GPU, else "
+        "OpenVINO where it is installed).",
+    )
+    embedding_precision: PrecisionName = Field(
+        "auto",
+        description="`bf16`, `fp32`, or `auto` (bf16 where the machine multiplies it faster).",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads the model computes with; 0: as many as the cgroup's quota allows.",
+    )
+    model_cache_dir: Path = Field(
+        DEFAULT_CACHE_DIR,
+        description="Folder that keeps models exported for OpenVINO between starts; without "
+        "one that can be written, each start exports anew (8 s for the default model).",
     )
     answer_threshold: float = Field(
         0.55,

@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from encoders.embedding import load_embedding_model
+from encoders.embedding import EmbeddingModel, load_embedding_model
 from generator_worker.admission import Admission
 from generator_worker.encoder import EmbeddingEncoder
 from generator_worker.engines.base import AnswerRequest, Completion, Engine
@@ -120,7 +120,16 @@ def _api_key(settings: GeneratorSettings, name: str) -> str | None:
 def embedding_encoder(settings: GeneratorSettings) -> EmbeddingEncoder:
     """The embedding model of the settings, loaded when it is started."""
 
-    return EmbeddingEncoder(lambda: load_embedding_model(settings.embedding_model))
+    def load_model() -> EmbeddingModel:
+        return load_embedding_model(
+            settings.embedding_model,
+            backend=settings.embedding_backend,
+            precision=settings.embedding_precision,
+            threads=settings.threads,
+            cache_dir=settings.model_cache_dir,
+        )
+
+    return EmbeddingEncoder(load_model)
 
 
 async def serve(settings: GeneratorSettings) -> None:

@@ -89,6 +89,8 @@ class LanguageModelEngine:
     def __init__(self, model: LanguageModel, admission: Admission) -> None:
         self._model = model
         self._admission = admission
+        # Its lines are not ours to shape, and may quote questions.
+        dspy.disable_logging()
         # The whole completion is the answer, so there is nothing to retry in another format.
         self._adapter = AnswerAdapter(use_json_adapter_fallback=False)
         self._lm = dspy.LM(
