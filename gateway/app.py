@@ -61,7 +61,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         registry = new_registry()
         metrics = GatewayMetrics(registry)
-        tracing = open_tracing("production-rag-gateway")
+        tracing = open_tracing("gateway")
         stack.callback(tracing.close)
 
         embedder_channel = open_channel(settings.embedder_target, EMBEDDER_SERVICE, tracing)

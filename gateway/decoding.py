@@ -65,31 +65,25 @@ def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoRetu
     """Raises what was wrong with a body that the fast path refused."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-        faults = list(islice(_all_faults(value, cls), MAX_FAULTS))
     except RecursionError:
-        raise invalid([Fault("", "Expected fewer levels of objects and arrays")]) from error
+        detail = "Objects and arrays are nested too deep."
     except UnicodeDecodeError as bad:
-        detail = f"Byte {bad.start} of the body is not UTF-8."
-        raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
+        detail = f"Byte {bad.start} is not UTF-8."
     except json.JSONDecodeError as bad:
         detail = f"{bad.msg} at line {bad.lineno}, column {bad.colno}."
-        raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
-    except ValueError as bad:  # a number of more digits than Python reads, or NaN
-        raise HttpError(HttpReason.MALFORMED_JSON, "A number cannot be read.") from bad
-    if faults:
-        raise invalid(faults) from error
-    if isinstance(error, msgspec.ValidationError):
-        raise invalid([_fault_of(error, "")]) from error
-    raise HttpError(HttpReason.MALFORMED_JSON, "The body cannot be read as JSON.") from error
+    except ValueError:  # NaN, or a number of more digits than Python reads
+        detail = "A number cannot be read."
+    else:
+        if isinstance(error, msgspec.ValidationError):
+            faults = list(islice(_struct_faults(value, cls, "", strict=True), MAX_FAULTS))
+            raise invalid(faults or [_fault_of(error, "")]) from error
+        # All that Python's parser takes and msgspec does not.
+        detail = "A string holds half of a surrogate pair."
+    raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)  # NaN and Infinity are Python's, not JSON's
-
-
-def _all_faults(value: Any, cls: type[msgspec.Struct]) -> Iterator[Fault]:
-    yield from _surrogates(value, "")
-    yield from _struct_faults(value, cls, "", strict=True)
 
 
 def _struct_faults(
@@ -181,22 +175,6 @@ def _fault_of(error: msgspec.ValidationError, path: str) -> Fault:
     inner = match.group(1)
     joined = path + inner if not path or inner.startswith("[") else f"{path}.{inner}"
     return Fault(joined, message[: match.start()])
-
-
-def _surrogates(value: Any, path: str) -> Iterator[Fault]:
-    """Where a string holds half of a UTF-16 pair: JSON can escape it, UTF-8 cannot hold it."""
-    if isinstance(value, str):
-        if _SURROGATE.search(value):
-            yield Fault(path, "Expected no lone surrogate")
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _surrogates(item, f"{path}[{position}]")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            place = f"{path}.{_printable(name)}" if path else _printable(name)
-            if _SURROGATE.search(name):
-                yield Fault(place, "Expected no lone surrogate")
-            yield from _surrogates(item, place)
 
 
 def _printable(name: str) -> str:

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def read_json(exchange: Exchange, decoder: BodyDecoder[T]) -> T:
     """The request's body. Raises HttpError for another content type, or what is wrong in it."""
-    declared = exchange.headers.get(b"content-type", b"application/json")
+    declared = exchange.headers.get(b"content-type", b"")
     kind = declared.partition(b";")[0].strip().lower()
     if kind != b"application/json" and not (
         kind.startswith(b"application/") and kind.endswith(b"+json")
