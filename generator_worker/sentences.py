@@ -76,18 +76,20 @@ def plain(markdown: str) -> str:
     """Inline Markdown as readable text on one line; `code` keeps its backticks."""
     spans: list[str] = []
 
-    def hide(match: re.Match[str]) -> str:
-        spans.append(match.group())
+    def hide(text: str) -> str:
+        spans.append(text)
         return f"\x00{len(spans) - 1}\x00"
 
-    text = _CODE_SPAN.sub(hide, markdown)
+    text = _CODE_SPAN.sub(lambda match: hide(match.group()), markdown)
+    # An escaped or encoded "[1]" must not pass for a citation either.
+    text = re.sub(r"\\([\[\]])", r"\1", text)
+    text = _ESCAPE.sub(lambda match: hide(match.group(1)), text)
     text = _AUTOLINK.sub(r"\1", _TEMPLATE.sub("", text))
-    text = _TAG.sub("", text)
+    text = html.unescape(_TAG.sub("", text))
     text = _FOOTNOTE.sub("", _IMAGE.sub("", text))
     text = _LINK.sub(r"\1", text)
     for _ in range(2):  # emphasis inside emphasis
         text = _UNDERSCORED.sub(r"\2", _STRONG.sub(r"\2", text))
-    text = html.unescape(_ESCAPE.sub(r"\1", text))
     text = _HIDDEN.sub(lambda match: spans[int(match.group(1))], text)
     # A footnote taken off may leave a space before the full stop.
     return re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", " ".join(text.split()))

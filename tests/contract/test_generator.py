@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,6 +23,18 @@ PASSAGES = (
 )
 
 
+class QueueFull(Exception):
+    """The worker said so."""
+
+
+async def complete(call: Any) -> generator_pb2.Completion:
+    """The completion; raises QueueFull for that reason."""
+    try:
+        return (await collect(call))[1]
+    except ServiceError as error:
+        raise (QueueFull if error.reason is Reason.QUEUE_FULL else error) from error
+
+
 @pytest.fixture
 def encoder() -> WordEncoder:
     return WordEncoder()
@@ -33,9 +46,7 @@ async def test_a_sentence_answers_with_its_citation(encoder: WordEncoder) -> Non
             stub.GenerateAnswer(ask(QUESTION, *reversed(PASSAGES)), timeout=10)
         )
     assert "".join(pieces) == "Cargo is the tool that manages Rust projects. [2]"
-    assert completion == generator_pb2.Completion(
-        engine="extractive", model="words", answered=True
-    )
+    assert completion == generator_pb2.Completion(engine="extractive", model="words", answered=True)
 
 
 async def test_a_question_the_passages_do_not_answer(encoder: WordEncoder) -> None:
@@ -151,14 +162,12 @@ async def test_a_caller_who_leaves_frees_the_place(encoder: WordEncoder) -> None
         await asyncio.wait({reading})
         encoder.open.set()
         async with asyncio.timeout(10):
-            while True:  # until the cancellation has reached the worker
-                try:
-                    _, completion = await collect(
+            completion = None
+            while completion is None:  # until the cancellation has reached the worker
+                with suppress(QueueFull):
+                    completion = await complete(
                         stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10)
                     )
-                    break
-                except ServiceError as error:
-                    assert error.reason is Reason.QUEUE_FULL
     assert completion.answered
 
 

@@ -1,0 +1,111 @@
+"""Which sentences make an answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from generator_worker.engines.base import Passage
+from generator_worker.engines.extractive import most_promising, pieces, read_sentences
+from generator_worker.prompt import estimate_tokens
+from generator_worker.selection import Sentence, choose, content_words, overlap, relevance
+
+
+def sentence(passage: int, ordinal: int, text: str = "A sentence.") -> Sentence:
+    return Sentence(passage, ordinal, text, last=False)
+
+
+def apart(count: int) -> np.ndarray:
+    """Vectors that have nothing in common."""
+    return np.eye(count, dtype=np.float32)
+
+
+def scores(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_overlap_counts_content_words_and_forgives_endings() -> None:
+    wanted = content_words("How does Rust ensure the safety of references?")
+    assert len(wanted) == 4
+    assert overlap(wanted, "Rust ensures that a reference is safe.") == 3 / 4
+    assert overlap(wanted, "How does it do that?") == 0
+    assert overlap(content_words("What is it?"), "Anything.") == 0
+
+
+def test_relevance_is_cosine_plus_a_fifth_of_the_overlap() -> None:
+    found = relevance(
+        "rust", scores(1, 0), [sentence(0, 0, "Rust."), sentence(0, 1, "No.")],
+        np.array([[0.6, 0.8], [1, 0]], dtype=np.float32),
+    )  # fmt: skip
+    assert found == pytest.approx([0.8, 1.0])
+
+
+def test_below_the_threshold_nothing_is_chosen() -> None:
+    chosen = choose([sentence(0, 0)], scores(0.549), apart(1), most=4, threshold=0.55)
+    assert chosen.sentences == ()
+    assert chosen.best_score == pytest.approx(0.549)
+    assert choose([], scores(), apart(0), most=4, threshold=0.55).sentences == ()
+
+
+def test_the_best_come_in_reading_order_the_best_ones_passage_first() -> None:
+    sentences = [sentence(0, 3), sentence(1, 5), sentence(1, 2), sentence(2, 0)]
+    chosen = choose(sentences, scores(0.85, 0.9, 0.88, 0.3), apart(4), most=4, threshold=0.5)
+    assert [(s.passage, s.ordinal) for s in chosen.sentences] == [(1, 2), (1, 5), (0, 3)]
+
+
+def test_at_most_so_many() -> None:
+    sentences = [sentence(0, n) for n in range(6)]
+    chosen = choose(sentences, scores(*[0.9] * 6), apart(6), most=4, threshold=0.5)
+    assert len(chosen.sentences) == 4
+
+
+def test_what_says_the_same_again_is_left_out() -> None:
+    vectors = np.array([[1, 0], [0.99, 0.14], [0, 1]], dtype=np.float32)
+    sentences = [sentence(0, 0), sentence(1, 0), sentence(2, 0)]
+    chosen = choose(sentences, scores(0.9, 0.89, 0.85), vectors, most=4, threshold=0.5)
+    assert [s.passage for s in chosen.sentences] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        Sentence(0, 0, "of the sentence that was cut.", last=False),
+        Sentence(0, 5, "A sentence that is cut", last=True),
+        Sentence(0, 2, "It looks like this:", last=False),
+    ],
+)
+def test_a_whole_sentence_goes_before_a_fragment(fragment: Sentence) -> None:
+    whole = Sentence(0, 3, "A whole sentence.", last=False)
+    chosen = choose([fragment, whole], scores(0.7, 0.65), apart(2), most=1, threshold=0.5)
+    assert chosen.sentences == (whole,)
+
+
+def test_a_fragment_is_better_than_nothing() -> None:
+    fragment = Sentence(0, 0, "paris is the capital of france", last=True)
+    chosen = choose([fragment], scores(0.6), apart(1), most=1, threshold=0.55)
+    assert chosen.sentences == (fragment,)
+
+
+def test_overlapping_chunks_give_a_sentence_once() -> None:
+    passages = [Passage("One thing is so. Shared one here."), Passage("Shared one here.")]
+    found = read_sentences(passages)
+    assert [(s.passage, s.text) for s in found] == [
+        (0, "One thing is so."),
+        (0, "Shared one here."),
+    ]
+
+
+def test_with_too_many_those_that_share_words_are_read() -> None:
+    sentences = [sentence(0, n, f"Nothing {n}.") for n in range(5)] + [sentence(1, 0, "Rust.")]
+    kept = most_promising("Rust?", sentences, 3)
+    assert [s.text for s in kept] == ["Nothing 0.", "Nothing 1.", "Rust."]
+
+
+def test_an_answer_fits_the_callers_limit() -> None:
+    sentences = [sentence(0, 0, "word " * 30 + "end."), sentence(1, 0, "Second.")]
+    assert pieces(sentences, None) == [f"{sentences[0].text} [1]", " Second. [2]"]
+    (cut,) = pieces(sentences, 10)
+    assert cut.endswith("… [1]")
+    assert estimate_tokens(cut) <= 10 + estimate_tokens("… [1]")
+    (only_first,) = pieces(sentences, estimate_tokens(sentences[0].text))
+    assert only_first == f"{sentences[0].text} [1]"
