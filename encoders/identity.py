@@ -16,11 +16,14 @@ SEMANTICS_VERSION: Final = 1
 # 64 bits: models are told apart, not secured.
 FINGERPRINT_HEX_DIGITS: Final = 16
 
-# Says who wrote a file and with what, nothing of what the model computes. `dtype`: the
+# Says who wrote a file, with what and where, nothing of what the model computes. `dtype`: the
 # float precisions of one model share a fingerprint.
 _IRRELEVANT_KEYS: Final = frozenset(
-    {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "__version__"}
-)
+    {
+        "_name_or_path", "name_or_path", "is_local", "local_files_only",
+        "__version__", "transformers_version", "torch_dtype", "dtype",
+    }
+)  # fmt: skip
 _WEIGHTS: Final = ("*.safetensors", "*.bin")
 _TOKENIZER_TEXT: Final = ("vocab.txt", "merges.txt", "*.model")
 
@@ -102,6 +105,13 @@ def _content_digest(path: Path) -> bytes:
 
 
 def _without_irrelevant(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_irrelevant(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    return {key: inner for key, inner in value.items() if key not in _IRRELEVANT_KEYS}
+    return {
+        # Modules moved between releases of sentence-transformers; their class names did not.
+        key: str(inner).rsplit(".", 1)[-1] if key == "type" else _without_irrelevant(inner)
+        for key, inner in value.items()
+        if key not in _IRRELEVANT_KEYS
+    }

@@ -12,15 +12,20 @@ import numpy as np
 from encoders.embedding import EmbeddingModel
 from encoders.encoder import Floats
 from encoders.options import Precision
+from encoders.scoring import PairScorer
 
-# What SentenceTransformer.encode gives in float32 for SENTENCE, by fingerprint.
+# By fingerprint: what SentenceTransformer.encode gives in float32 for SENTENCE, and the scores
+# of SENTENCE and LONGER for QUESTION by its token embeddings.
 GOLDEN: Final = Path(__file__).parent / "golden"
 SENTENCE: Final = "The quick brown fox jumps over the lazy dog."
+QUESTION: Final = "What does the fox jump over?"
 # Beside it in a batch, so that SENTENCE is padded.
 LONGER: Final = "Ownership is a set of rules that govern how a program manages memory. " * 4
 
 # Least cosine to the float32 vector. bfloat16 has 8 bits: 0.9999 was measured.
 _LEAST_COSINE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 0.99999, "bf16": 0.999})
+# Largest difference of scores in 0..1; bfloat16 was measured within 0.001.
+_SCORE_TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-3, "bf16": 0.01})
 _NORM_TOLERANCE: Final = 1e-3
 
 
@@ -47,6 +52,26 @@ def check_embedding(model: EmbeddingModel) -> None:
         cosine = _cosine(alone[0], np.load(stored, allow_pickle=False))
         if cosine < least:
             raise SelfCheckFailedError(f"cosine to the stored vector is {cosine:.5f}")
+
+
+def check_scoring(scorer: PairScorer) -> None:
+    """Compares scores with each other and, for a model that is known, with stored ones.
+
+    Raises SelfCheckFailedError.
+    """
+    pairs = scorer.prepare(QUESTION, [SENTENCE, LONGER]).pairs
+    together = np.array(scorer.score(pairs), np.float32)
+    alone = np.array(scorer.score(scorer.prepare(QUESTION, [SENTENCE]).pairs), np.float32)
+    if together.shape != (2,) or not ((together >= 0) & (together <= 1)).all():
+        raise SelfCheckFailedError("scores are not in 0..1, one a pair")
+    tolerance = _SCORE_TOLERANCE[scorer.precision]
+    if abs(alone[0] - together[0]) > tolerance:
+        raise SelfCheckFailedError("a pair's score depends on what else is in its batch")
+    stored = GOLDEN / f"{scorer.identity.fingerprint}.npy"
+    if stored.is_file():
+        error = float(np.abs(together - np.load(stored, allow_pickle=False)).max())
+        if error > tolerance:
+            raise SelfCheckFailedError(f"a score is {error:.4f} off the stored one")
 
 
 def _require_shape(model: EmbeddingModel, alone: Floats, together: Floats) -> None:

@@ -1,0 +1,115 @@
+"""Scores by late interaction: each token of the query finds the passage token that fits best.
+
+ColBERT's MaxSim (Khattab and Zaharia, 2020) over the last hidden states of an embedding
+model as it is, without ColBERT's projection and training:
+
+    s(q, p) = mean over query tokens i of max over passage tokens j of cos(q_i, p_j)
+    score = (1 + s) / 2
+
+Special tokens take no part on either side. The score is in 0..1 and grows with s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from encoders.encoder import Encoder, Floats
+from encoders.identity import ModelIdentity
+from encoders.options import Precision
+from encoders.scoring import Pair, Prepared, Query
+from encoders.tokenizing import BoolArray
+
+
+class LateInteraction:
+    """Pairs to scores. The query's states are computed once, with the first of its pairs."""
+
+    engine = "late_interaction"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Its dimension is that of the token vectors."""
+        return self._encoder.identity
+
+    @property
+    def description(self) -> str:
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
+        return f"{self._encoder.description}, late interaction"
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self._encoder.precision
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch beyond which it gets no faster here."""
+        return self._encoder.batch_tokens
+
+    def padded(self, tokens: int) -> int:
+        """Length of the row that a passage of so many tokens takes in a batch."""
+        return self._encoder.padded(tokens)
+
+    def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
+        """Tokenises. A query that must be cut counts as every passage cut. Thread-safe."""
+        asked, *rows = self._encoder.tokenizer.encode([query, *passages])
+        shared = Query(asked)
+        return Prepared(
+            pairs=[Pair(row, shared) for row in rows],
+            truncated=[index for index, row in enumerate(rows) if row.truncated or asked.truncated],
+            tokens=len(asked) + sum(len(row) for row in rows),
+        )
+
+    def score(self, batch: Sequence[Pair]) -> list[float]:
+        """One padded batch of pairs, of any queries: scores in 0..1."""
+        self._compute_queries(batch)
+        states = self._encoder.run([pair.tokens for pair in batch])
+        if not np.isfinite(states).all():
+            raise FloatingPointError("the model gave states that are not finite")
+        content = np.zeros(states.shape[:2], np.bool_)
+        for row, pair in enumerate(batch):
+            content[row, : len(pair.tokens)] = pair.tokens.content
+        scores = np.empty(len(batch), np.float32)
+        for query in {pair.query for pair in batch}:
+            rows = [row for row, pair in enumerate(batch) if pair.query is query]
+            scores[rows] = max_sim(query.computed(), states[rows], content[rows])
+        return [float(score) for score in scores]
+
+    def warm_up(self) -> None:
+        """Runs every padded length once."""
+        self._encoder.warm_up()
+
+    def close(self) -> None:
+        """Releases the model."""
+        self._encoder.close()
+
+    def _compute_queries(self, batch: Sequence[Pair]) -> None:
+        new = list({pair.query for pair in batch if pair.query.states is None})
+        if not new:
+            return
+        states = self._encoder.run([query.tokens for query in new])
+        for row, query in enumerate(new):
+            query.states = states[row, : len(query.tokens)][query.tokens.content]
+
+
+def max_sim(query: Floats, passages: Floats, content: BoolArray) -> Floats:
+    """(1 + MaxSim) / 2, per passage: float32 [n].
+
+    query: [query tokens, dimension], each row of length 1.
+    passages: [n, tokens, dimension], each token's row of length 1.
+    content: [n, tokens], True where a token counts.
+
+    0 where either side has no token that counts.
+    """
+    count, length, dimension = passages.shape
+    if not len(query):
+        return np.zeros(count, np.float32)
+    cosines = (passages.reshape(-1, dimension) @ query.T).reshape(count, length, len(query))
+    cosines[~content] = -1.0
+    scores = (1.0 + cosines.max(axis=1).mean(axis=1)) / 2
+    clipped: Floats = np.clip(scores, 0.0, 1.0).astype(np.float32)
+    return clipped

@@ -1,0 +1,109 @@
+"""What scores passages against a query, whatever kind of model does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from encoders.blueprint import Kind
+from encoders.encoder import Floats, open_encoder
+from encoders.identity import ModelIdentity
+from encoders.location import ModelFiles, locate
+from encoders.options import Precision, Runtime
+from encoders.tokenizing import Tokens
+
+# Heads that read a pair of texts, by what transformers calls them.
+_PAIR_HEADS: Final = ("ForSequenceClassification", "ForCausalLM")
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """A query shared by pairs; `states` are set by whoever computes them first."""
+
+    tokens: Tokens
+    states: Floats | None = None
+
+    def computed(self) -> Floats:
+        """The states, float32 [content tokens, dimension]."""
+        if self.states is None:
+            raise RuntimeError("a batch computes its queries before its pairs")
+        return self.states
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """One row of a batch: a passage (or both texts together), and the query it belongs to."""
+
+    tokens: Tokens
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A query with its passages, tokenised.
+
+    truncated: positions of passages of which something was cut.
+    tokens: that the model will read, padding left out.
+    """
+
+    pairs: list[Pair]
+    truncated: list[int]
+    tokens: int
+
+
+class PairScorer(Protocol):
+    """A model that is loaded. `prepare` is thread-safe, `score` for one thread."""
+
+    # How scores are made: "cross_encoder" or "late_interaction".
+    engine: str
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def batch_tokens(self) -> int: ...
+    def padded(self, tokens: int) -> int: ...
+    def prepare(self, query: str, passages: Sequence[str]) -> Prepared: ...
+    def score(self, batch: Sequence[Pair]) -> list[float]: ...
+    def warm_up(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:
+    """Loads a model with the engine that is right for it.
+
+    A model with a head that reads pairs is a cross-encoder; of an embedding model
+    the token states are compared (late interaction).
+
+    Raises FileNotFoundError or ValueError, each with a message for people.
+    """
+    from encoders.cross_encoder import CrossEncoderScorer
+    from encoders.late_interaction import LateInteraction
+
+    kind = engine_of(locate(name))
+    encoder = open_encoder(name, kind, runtime)
+    return CrossEncoderScorer(encoder) if kind == "cross_encoder" else LateInteraction(encoder)
+
+
+def engine_of(files: ModelFiles) -> Kind:
+    """Which engine the model in these files is for."""
+    saved_as = _read_json(files.folder / "config_sentence_transformers.json").get("model_type")
+    architectures = _read_json(files.folder / "config.json").get("architectures") or [""]
+    if saved_as == "CrossEncoder":
+        return "cross_encoder"
+    if saved_as is None and str(architectures[0]).endswith(_PAIR_HEADS):
+        return "cross_encoder"
+    return "late_interaction"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content

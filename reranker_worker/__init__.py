@@ -1,0 +1,1 @@
+"""Scores of passages against a query over gRPC."""

@@ -1,0 +1,116 @@
+"""The scoring model behind its queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+from encoders.batch_metrics import BatchMetrics
+from encoders.batching import Batcher
+from encoders.identity import ModelIdentity
+from encoders.requests import too_long
+from encoders.scoring import Pair, PairScorer, load_pair_scorer
+from encoders.self_check import check_scoring
+from reranker_worker.settings import RerankerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """scores: in 0..1, one a passage; truncated: positions of passages that were cut."""
+
+    scores: list[float]
+    truncated: list[int]
+    tokens: int
+
+
+class Reranker:
+    """Tokenises off the event loop and scores through the batcher."""
+
+    def __init__(self, scorer: PairScorer, batcher: Batcher[Pair, float]) -> None:
+        self._scorer = scorer
+        self._batcher = batcher
+        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+
+    @classmethod
+    async def open(
+        cls,
+        settings: RerankerSettings,
+        metrics: BatchMetrics,
+        on_health: Callable[[bool], Awaitable[None]],
+    ) -> Self:
+        """Loads, warms and checks the model in the thread that will run it."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        loop = asyncio.get_running_loop()
+        scorer = await loop.run_in_executor(thread, _load, settings)
+        batcher: Batcher[Pair, float] = Batcher(
+            scorer.score,
+            settings.limits(scorer.batch_tokens),
+            metrics,
+            probe=lambda: check_scoring(scorer),
+            on_health=on_health,
+            padded=scorer.padded,
+            executor=thread,
+        )
+        batcher.start()
+        return cls(scorer, batcher)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Of the loaded model."""
+        return self._scorer.identity
+
+    @property
+    def engine(self) -> str:
+        """How scores are made: "cross_encoder" or "late_interaction"."""
+        return self._scorer.engine
+
+    @property
+    def description(self) -> str:
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads, late interaction"."""
+        return self._scorer.description
+
+    async def score(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool,
+        remaining_s: Callable[[], float | None],
+    ) -> Scored:
+        """One score per passage, in order.
+
+        remaining_s: asked after tokenising, which takes time too.
+
+        Raises ServiceError TEXT_TOO_LONG when `truncate` is False and a passage must
+        be cut, and what `Batcher.submit` raises.
+        """
+        loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(
+            self._tokenizer, self._scorer.prepare, query, passages
+        )
+        if prepared.truncated and not truncate:
+            raise too_long(f"passages[{prepared.truncated[0]}]", self.identity.max_tokens)
+        scores = await self._batcher.submit(
+            prepared.pairs,
+            [len(pair.tokens) for pair in prepared.pairs],
+            lane="interactive",
+            remaining_s=remaining_s(),
+        )
+        return Scored(scores, prepared.truncated, prepared.tokens)
+
+    async def aclose(self) -> None:
+        """Answers what waits and releases the model."""
+        await self._batcher.aclose()
+        self._tokenizer.shutdown(wait=False, cancel_futures=True)
+        self._scorer.close()
+
+
+def _load(settings: RerankerSettings) -> PairScorer:
+    runtime = settings.runtime(settings.reranker_backend, settings.reranker_precision)
+    scorer = load_pair_scorer(settings.reranker_model, runtime)
+    scorer.warm_up()
+    check_scoring(scorer)
+    return scorer
