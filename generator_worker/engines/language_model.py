@@ -138,7 +138,12 @@ class LanguageModelEngine:
             call.start(self._run(prompt, config, call))
             try:
                 text = AnswerText(prompt.shown)
+                written = 0
                 while (piece := await call.next()) is not None:
+                    written += bool(piece)
+                    # A piece is a token or more; not every server knows the limit it was sent.
+                    if written > max_tokens:
+                        break
                     if ready := text.push(piece):
                         call.answering = True
                         yield ready

@@ -106,6 +106,14 @@ async def test_citations_of_nothing_are_taken_off(server: OpenAIServer) -> None:
     assert "".join(pieces) == "A. B [2]."
 
 
+async def test_a_server_that_does_not_know_the_limit_is_stopped(server: OpenAIServer) -> None:
+    server.reply(*["word "] * 50, stall_after=50)
+    async with language_model(server) as (stub, _):
+        pieces, _ = await collect(answer(stub, max_tokens=10))
+        await asyncio.wait_for(server.disconnected.wait(), 10)
+    assert "".join(pieces) == " ".join(["word"] * 10)
+
+
 async def test_the_models_no_answer_is_none(server: OpenAIServer) -> None:
     server.reply(NO_ANSWER)
     async with language_model(server) as (stub, _):
