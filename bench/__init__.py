@@ -1,0 +1,1 @@
+"""Reproducible measurements of speed and quality: `python -m bench`."""
