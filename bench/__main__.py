@@ -1,0 +1,75 @@
+"""`python -m bench [measurement ...]`: runs them one after the other, all by default."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from typing import Final, Protocol, cast
+
+from bench.datasets import data_folder
+from bench.options import Options
+from bench.report import Report, machine, save
+
+# In the order in which they run; each is a module of this package with `run(options)`.
+MEASUREMENTS: Final = {
+    "cache": "caching",
+    "latency": "latency",
+    "indexing": "indexing",
+    "retrieval": "retrieval",
+}
+
+
+class Measurement(Protocol):
+    """A module of MEASUREMENTS."""
+
+    def run(self, options: Options) -> Report:
+        """Measures; takes minutes."""
+
+
+def main() -> None:
+    """Prints tables and writes `bench/results/<measurement>.json`."""
+    arguments = _arguments()
+    options = Options(data_folder(), arguments.quick, _chunking(arguments))
+    here = machine()
+    print(
+        f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; "
+        f"Python {here['python']}; commit {here['commit']}; "
+        f"load average {here['load_average'][0]:.1f} before the start",
+        flush=True,
+    )
+    for name in arguments.measurements or MEASUREMENTS:
+        print(f"\n## {name}\n", flush=True)
+        started_s = time.monotonic()
+        module = cast(Measurement, importlib.import_module(f"bench.{MEASUREMENTS[name]}"))
+        report = module.run(options)
+        path = save(name, report)
+        print(report.text())
+        print(f"\nTook {time.monotonic() - started_s:.0f} s; figures in {path}.", flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures the running system; docs/benchmarks.md says what and how.",
+    )
+    parser.add_argument(
+        "measurements", nargs="*", metavar="measurement", help=f"of {', '.join(MEASUREMENTS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round, to try things out")
+    parser.add_argument("--chunk-size", type=int, help="for retrieval: characters of a chunk")
+    parser.add_argument("--overlap", type=int, help="for retrieval: characters two chunks share")
+    arguments = parser.parse_args()
+    for name in arguments.measurements:
+        if name not in MEASUREMENTS:
+            parser.error(f"no measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
+    return arguments
+
+
+def _chunking(arguments: argparse.Namespace) -> dict[str, int]:
+    given = {"chunk_size": arguments.chunk_size, "overlap": arguments.overlap}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+if __name__ == "__main__":
+    main()
