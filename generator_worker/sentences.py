@@ -46,6 +46,9 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 
+_ASKS = re.compile(r"[?？؟]+[\"'”’»)\]」』）]*$")
+_ENDS = re.compile(r"[.!?…。！？｡؟۔।॥:：][\"'”’»)\]`」』）]*$")
+
 _IMAGE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")
 _FOOTNOTE = re.compile(
     r"\[(?:\^[^\]]*|\d{1,4}(?:\s*[,–-]\s*\d{1,4})*|note \d+|citation needed)\](?!\()", re.IGNORECASE
@@ -93,6 +96,21 @@ def plain(markdown: str) -> str:
     text = _HIDDEN.sub(lambda match: spans[int(match.group(1))], text)
     # A footnote taken off may leave a space before the full stop.
     return re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", " ".join(text.split()))
+
+
+def is_question(sentence: str) -> bool:
+    """Whether the sentence asks: it answers nothing, however near it is to the question."""
+    return _ASKS.search(sentence) is not None
+
+
+def is_announcement(sentence: str) -> bool:
+    """Whether what it says comes only after it, as in "... like this:"."""
+    return sentence.endswith((":", "："))
+
+
+def is_cut(sentence: str, *, first: bool, last: bool) -> bool:
+    """Whether a sentence, first or last of its passage, looks cut there."""
+    return (first and sentence[0].islower()) or (last and not _ENDS.search(sentence))
 
 
 def words(text: str) -> list[str]:

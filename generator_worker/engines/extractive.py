@@ -20,7 +20,7 @@ from generator_worker.selection import (
     overlap,
     relevance,
 )
-from generator_worker.sentences import split_sentences
+from generator_worker.sentences import is_announcement, is_cut, is_question, split_sentences
 from runtime.answers import NO_ANSWER
 from runtime.deadline import expired
 
@@ -113,17 +113,25 @@ class ExtractiveEngine:
 
 
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
-    """All sentences, best passage first; one that came already (chunks overlap) only once."""
+    """All sentences that may answer, best passage first; one that came already (chunks
+    overlap) only once."""
     seen: set[str] = set()
     sentences: list[Sentence] = []
     for number, passage in enumerate(passages):
         texts = split_sentences(passage.text)
         for ordinal, text in enumerate(texts):
             key = text.casefold()
-            if key not in seen:
+            if key not in seen and not is_question(text):
                 seen.add(key)
-                sentences.append(Sentence(number, ordinal, text, ordinal == len(texts) - 1))
+                sentences.append(Sentence(number, ordinal, text, _is_fragment(texts, ordinal)))
     return sentences
+
+
+def _is_fragment(texts: Sequence[str], ordinal: int) -> bool:
+    """Whether it is part of a sentence; a passage of one sentence was hardly cut."""
+    first, last = ordinal == 0, ordinal == len(texts) - 1
+    text = texts[ordinal]
+    return is_announcement(text) or (len(texts) > 1 and is_cut(text, first=first, last=last))
 
 
 def most_promising(question: str, sentences: Sequence[Sentence], most: int) -> Sequence[Sentence]:

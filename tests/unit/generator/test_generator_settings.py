@@ -67,4 +67,4 @@ def test_the_key_is_shown_to_its_own_servers_only() -> None:
 def test_every_provider_named_is_one_that_dspy_reaches() -> None:
     from dspy._vendor.lm15.router import LITELLM_PROVIDER_PREFIXES
 
-    assert PROVIDERS == set(LITELLM_PROVIDER_PREFIXES)
+    assert set(LITELLM_PROVIDER_PREFIXES) == PROVIDERS

@@ -12,7 +12,7 @@ from generator_worker.selection import Sentence, choose, content_words, overlap,
 
 
 def sentence(passage: int, ordinal: int, text: str = "A sentence.") -> Sentence:
-    return Sentence(passage, ordinal, text, last=False)
+    return Sentence(passage, ordinal, text)
 
 
 def apart(count: int) -> np.ndarray:
@@ -66,24 +66,27 @@ def test_what_says_the_same_again_is_left_out() -> None:
     assert [s.passage for s in chosen.sentences] == [0, 2]
 
 
-@pytest.mark.parametrize(
-    "fragment",
-    [
-        Sentence(0, 0, "of the sentence that was cut.", last=False),
-        Sentence(0, 5, "A sentence that is cut", last=True),
-        Sentence(0, 2, "It looks like this:", last=False),
-    ],
-)
-def test_a_whole_sentence_goes_before_a_fragment(fragment: Sentence) -> None:
-    whole = Sentence(0, 3, "A whole sentence.", last=False)
-    chosen = choose([fragment, whole], scores(0.7, 0.65), apart(2), most=1, threshold=0.5)
+def test_a_whole_sentence_goes_before_a_part_of_one() -> None:
+    part, whole = Sentence(0, 0, "Part.", fragment=True), sentence(0, 3)
+    chosen = choose([part, whole], scores(0.7, 0.65), apart(2), most=1, threshold=0.5)
     assert chosen.sentences == (whole,)
+    assert choose([part], scores(0.64), apart(1), most=1, threshold=0.55).sentences == ()
+    assert choose([part], scores(0.66), apart(1), most=1, threshold=0.55).sentences == (part,)
 
 
-def test_a_fragment_is_better_than_nothing() -> None:
-    fragment = Sentence(0, 0, "paris is the capital of france", last=True)
-    chosen = choose([fragment], scores(0.6), apart(1), most=1, threshold=0.55)
-    assert chosen.sentences == (fragment,)
+def test_what_is_cut_or_only_announces_is_marked_as_a_part() -> None:
+    found = read_sentences(
+        [
+            Passage("of a sentence cut. A whole sentence. It looks like this: \n\nThe rest is cut"),
+            Passage("paris is the capital of france"),
+        ]
+    )
+    assert [s.fragment for s in found] == [True, False, True, True, False]
+
+
+def test_a_question_answers_nothing() -> None:
+    found = read_sentences([Passage("What is ownership? It is a discipline. “Is that really so?”")])
+    assert [s.text for s in found] == ["It is a discipline."]
 
 
 def test_overlapping_chunks_give_a_sentence_once() -> None:
