@@ -1,0 +1,169 @@
+"""The gateway's whole HTTP side over fakes, in memory or on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
+from starlette.types import ASGIApp
+from support.gateway import FakeSearch, FakeStage, Parts
+
+from gateway.admission import Admission, ApiKeys
+from gateway.health import Health
+from gateway.middleware import Front, Limits
+from gateway.openapi import openapi_document
+from gateway.problems import encode
+from gateway.routes import build_router
+from gateway.routes.documents import DocumentRoutes
+from gateway.routes.queries import QueryRoutes
+from gateway.routes.service import ServiceRoutes
+from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Filter, Page
+from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
+
+
+@dataclass
+class FakeStore(FakeSearch):
+    """One document, `there/it is`."""
+
+    broken: bool = False
+    down: bool = False
+
+    async def ping(self) -> None:
+        if self.down:
+            raise ServiceError(Reason.VECTOR_DB_UNAVAILABLE, "down")
+
+    async def list_documents(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        filter: Filter | None,  # noqa: A002
+        deadline: Deadline,
+    ) -> Page:
+        await self.play(collection=collection, limit=limit, cursor=cursor, where=filter)
+        return Page(
+            (DocumentSummary("there/it is", 1, {"n": 1}, "2026-01-01T00:00:00Z", "ab"),), None
+        )
+
+    async def get_document(
+        self, collection: str, document_id: str, deadline: Deadline
+    ) -> Document | None:
+        if document_id != "there/it is":
+            return None
+        return Document(
+            "there/it is", {"n": 1}, "2026-01-01T00:00:00Z", "ab", "text", (Chunk(0, "text"),)
+        )
+
+    async def delete_document(
+        self, collection: str, document_id: str, deadline: Deadline
+    ) -> int | None:
+        return 1 if document_id == "there/it is" else None
+
+
+class FakeIndexer(FakeStage):
+    """Adds everything, in one chunk each."""
+
+    async def index(
+        self,
+        collection: str,
+        documents: Sequence[NewDocument],
+        chunking: Chunking | None,
+        deadline: Deadline,
+    ) -> IndexOutcome:
+        await self.play(
+            collection=collection, documents=documents, chunking=chunking, deadline=deadline
+        )
+        return IndexOutcome([DocumentResult(one.id, "added", 1, 0) for one in documents])
+
+
+@dataclass
+class Site:
+    """The HTTP side and what it stands on."""
+
+    keys: tuple[str, ...] = ()
+    most: int = 10
+    budget_s: float = 5
+    index_budget_s: float = 50
+    max_body_bytes: int = 1 << 20
+    log_queries: bool = True
+    parts: Parts = field(default_factory=lambda: Parts(search=FakeStore()))
+    indexer: FakeIndexer = field(default_factory=FakeIndexer)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.most)
+        self.parts.metrics.active_requests.set_function(self.admission.inside)
+        store = self.parts.search
+        assert isinstance(store, FakeStore)
+        self.store = store
+        self.health = Health(
+            store=store,
+            ping_cache=None,
+            workers={},
+            vector_dim=4,
+            probe_interval_s=0.01,
+            version="1.2.3",
+            metrics=self.parts.metrics,
+        )
+        openapi = encode(openapi_document("1.2.3", keyed=bool(self.keys)))
+        indexer: Any = self.indexer
+        self.router = build_router(
+            QueryRoutes(self.parts.pipeline),
+            DocumentRoutes(indexer, store, "documents"),
+            ServiceRoutes(self.health, self.parts.registry, openapi, b"<!doctype html>"),
+        )
+        self.app: ASGIApp = Front(
+            self.router,
+            admission=self.admission,
+            keys=ApiKeys(self.keys),
+            tracing=self.parts.tracing,
+            metrics=self.parts.metrics,
+            limits=Limits(
+                budget_s=self.budget_s,
+                budgets_s={"/index": self.index_budget_s},
+                max_body_bytes=self.max_body_bytes,
+                log_queries=self.log_queries,
+            ),
+        )
+
+    def client(self) -> httpx.AsyncClient:
+        """Calls the application in memory."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://gateway")
+
+
+class _Server(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        return
+
+
+@asynccontextmanager
+async def on_a_socket(app: ASGIApp) -> AsyncIterator[int]:
+    """Serves `app` as production does; yields the port."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server._serve([listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,240 @@
+"""What only shows on a real socket: departures, streams, large and slow bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.gateway import FakeStage
+from support.http import Site, on_a_socket
+
+from gateway import sse
+from gateway.clients import Completion
+from runtime.errors import Reason, ServiceError
+
+QUERY = {"query": "why?"}
+
+
+@asynccontextmanager
+async def connected(site: Site) -> Any:
+    """A raw connection to the site."""
+    async with on_a_socket(site.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+def post(path: str, body: Any, *more: str) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *more]
+    if not any("Encoding" in line for line in more):
+        lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+async def head_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
+    first, *rest = head.strip().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in rest)
+    return int(first.split()[1]), headers
+
+
+async def body_of(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    return await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 5)
+
+
+async def chunks_of(reader: asyncio.StreamReader) -> bytes:
+    """A chunked body up to its end."""
+    body = b""
+    while size := int(await asyncio.wait_for(reader.readline(), 5), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    return body
+
+
+async def until(stage: FakeStage) -> None:
+    while not stage.calls:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("path", ["/query", "/search"])
+async def test_a_caller_who_hangs_up_cancels_the_work(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    site = Site()
+    site.store.gate.clear()
+    async with connected(site) as (_, writer):
+        writer.write(post(path, QUERY))
+        await until(site.store)
+        writer.close()
+        await asyncio.wait_for(site.store.cancelled.wait(), 5)
+        await asyncio.wait_for(site.admission.wait_empty(), 5)
+    (line,) = [vars(one) for one in caplog.records if one.name == "gateway.requests"]
+    assert line["status"] == 499
+    assert line["reason"] is None
+
+
+async def test_a_caller_who_leaves_a_stream_cancels_the_generator() -> None:
+    site = Site()
+    site.parts.generator.gate.clear()
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        await head_of(reader)
+        await until(site.parts.generator)
+        writer.close()
+        await asyncio.wait_for(site.parts.generator.cancelled.wait(), 5)
+
+
+async def test_a_caller_who_leaves_while_sending_is_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    site = Site()
+    async with connected(site) as (_, writer):
+        writer.write(post("/query", QUERY)[:-2])
+        await writer.drain()
+        while not site.admission.inside():
+            await asyncio.sleep(0.001)
+        writer.close()
+        await asyncio.wait_for(site.admission.wait_empty(), 5)
+    (line,) = [vars(one) for one in caplog.records if one.name == "gateway.requests"]
+    assert line["status"] == 499
+    assert site.store.calls == []
+
+
+async def test_a_body_that_never_comes_is_504() -> None:
+    site = Site(budget_s=0.2)
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY)[:-2])
+        status, _ = await head_of(reader)
+    assert status == 504
+    assert site.admission.inside() == 0
+
+
+async def test_a_stream_is_sources_tokens_and_done() -> None:
+    async with connected(Site()) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        status, headers = await head_of(reader)
+        body = await chunks_of(reader)
+    assert status == 200
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-cache"
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["x-request-id"]
+    events = [event.split(b"\n") for event in body.split(b"\n\n") if event]
+    names = [name.decode() for name, _ in events]
+    assert names == ["event: sources", "event: token", "event: token", "event: done"]
+    values = [json.loads(data.removeprefix(b"data: ")) for _, data in events]
+    assert [source["document_id"] for source in values[0]] == ["a", "c", "b"]
+    assert values[1:3] == [{"text": "Because "}, {"text": "of [1]."}]
+    assert values[3]["answer"] == "Because of [1]."
+    assert "sources" not in values[3]
+
+
+async def test_a_failure_before_the_first_event_has_its_own_status() -> None:
+    site = Site()
+    site.store.error = ServiceError(Reason.VECTOR_DB_UNAVAILABLE, "gone", 2)
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        status, headers = await head_of(reader)
+        problem = json.loads(await body_of(reader, headers))
+    assert status == 503
+    assert problem["reason"] == "VECTOR_DB_UNAVAILABLE"
+
+
+async def test_a_failure_after_the_first_event_is_the_last_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    site = Site()
+    site.parts.generator.error = ServiceError(Reason.GENERATOR_UNAVAILABLE, "gone", 2)
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        status, _ = await head_of(reader)
+        body = await chunks_of(reader)
+    assert status == 200
+    last = body.split(b"\n\n")[-2]
+    assert last.startswith(b"event: error\n")
+    problem = json.loads(last.partition(b"data: ")[2])
+    assert (problem["reason"], problem["status"]) == ("GENERATOR_UNAVAILABLE", 503)
+    counted = site.parts.registry.get_sample_value(
+        "rag_errors_total", {"type": "GENERATOR_UNAVAILABLE"}
+    )
+    assert counted == 1
+
+
+async def test_a_silent_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse.EventStream.__init__, "__defaults__", (0.02,))
+    site = Site()
+    site.store.gate.clear()
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        status, _ = await head_of(reader)
+        assert status == 200
+        for _ in range(3):
+            assert await asyncio.wait_for(reader.readuntil(b": ping\n\n"), 5)
+        site.store.gate.set()
+        assert await asyncio.wait_for(reader.readuntil(b"event: done"), 5)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_413_and_the_connection_lives(chunked: bool) -> None:
+    site = Site(max_body_bytes=100_000)
+    async with connected(site) as (reader, writer):
+        body = b"x" * 1_000_000
+        if chunked:
+            framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+            writer.write(post("/index", framed, "Transfer-Encoding: chunked"))
+        else:
+            writer.write(post("/index", body))
+        status, headers = await head_of(reader)
+        problem = json.loads(await body_of(reader, headers))
+        assert (status, problem["reason"]) == (413, "BODY_TOO_LARGE")
+        writer.write(post("/search", QUERY))
+        assert (await head_of(reader))[0] == 200
+
+
+async def test_many_answers_on_one_connection() -> None:
+    site = Site()
+    async with connected(site) as (reader, writer):
+        for _ in range(5):
+            writer.write(post("/query", QUERY))
+            status, headers = await head_of(reader)
+            assert status == 200
+            assert json.loads(await body_of(reader, headers))["answer"] == "Because of [1]."
+    assert site.admission.inside() == 0
+
+
+async def test_a_slow_answer_on_a_connection_that_stays_is_no_departure() -> None:
+    """The watch for the caller's departure runs, and the next request is not its victim."""
+    site = Site()
+    async with connected(site) as (reader, writer):
+        for _ in range(2):
+            site.store.gate.clear()
+            site.store.calls.clear()
+            writer.write(post("/search", QUERY))
+            await until(site.store)
+            await asyncio.sleep(0.1)  # longer than the watch waits before it starts
+            site.store.gate.set()
+            status, headers = await head_of(reader)
+            assert status == 200
+            await body_of(reader, headers)
+
+
+async def test_a_stream_of_many_tokens_arrives_whole() -> None:
+    site = Site()
+    end = Completion("extractive", "m", 0, 0, False, True, False)
+    site.parts.generator.pieces = (*(f"{n} " for n in range(2000)), end)
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        await head_of(reader)
+        body = await chunks_of(reader)
+    done = json.loads(body.split(b"event: done\ndata: ")[1])
+    assert done["answer"] == "".join(f"{n} " for n in range(2000))
