@@ -6,11 +6,13 @@ import sys
 
 import uvloop
 
+from gateway.search.points import FolderInUse
 from gateway.server import serve
 from gateway.settings import GatewaySettings
 from runtime.errors import ServiceError
 from runtime.logs import configure_logging
 from runtime.settings import load
+from runtime.supervision import EXIT_RESOURCE_TAKEN
 
 
 def main() -> None:
@@ -19,6 +21,9 @@ def main() -> None:
     configure_logging(settings.log_level)
     try:
         uvloop.run(serve(settings))
+    except FolderInUse as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(EXIT_RESOURCE_TAKEN)
     except ServiceError as error:
         print(error.message, file=sys.stderr)
         sys.exit(1)

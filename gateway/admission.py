@@ -18,12 +18,14 @@ RETRY_AFTER_S = 1.0
 class Admission:
     """Counts the requests inside; a context manager around each.
 
-    Raises HttpError OVERLOADED when `most` are inside, ServiceError DRAINING when closed.
+    Raises ServiceError UNAVAILABLE until it is opened and DRAINING once it is closed, HttpError
+    OVERLOADED when `most` are inside.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._inside = 0
+        self._opened = False
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -32,6 +34,10 @@ class Admission:
         if self._closed:
             raise ServiceError(
                 Reason.DRAINING, "The server is stopping; ask another one.", RETRY_AFTER_S
+            )
+        if not self._opened:
+            raise ServiceError(
+                Reason.UNAVAILABLE, "The gateway is still opening its store.", RETRY_AFTER_S
             )
         if self._inside >= self._most:
             raise HttpError(
@@ -54,6 +60,10 @@ class Admission:
     def inside(self) -> float:
         """Requests being served."""
         return float(self._inside)
+
+    def open(self) -> None:
+        """From now on requests come in."""
+        self._opened = True
 
     def close(self) -> None:
         """From now on every new request is refused."""

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -28,22 +27,25 @@ from gateway.health import Health, Worker
 from gateway.indexing import Indexer
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import Front, Limits
-from gateway.openapi import openapi_document
+from gateway.openapi import docs_page, openapi_document
 from gateway.pipeline import Pipeline, Policy
 from gateway.problems import encode
 from gateway.routes import build_router
 from gateway.routes.documents import DocumentRoutes
 from gateway.routes.queries import QueryRoutes
 from gateway.routes.service import ServiceRoutes
-from gateway.search import open_search
+from gateway.search.search import Search, open_search
 from gateway.settings import GatewaySettings
 from runtime.channel import open_channel
+from runtime.errors import Reason, ServiceError
 from runtime.metrics import new_registry
 from runtime.telemetry import open_tracing
 
 log: Final = logging.getLogger(__name__)
 
-DOCS_PAGE: Final = Path(__file__).with_name("docs.html")
+
+# How long to wait for a Qdrant server that is not up yet, before it is asked again.
+STORE_RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,31 @@ class Gateway:
     asgi: ASGIApp
     admission: Admission
     health: Health
+    search: Search
+    waits_for_store: bool
+
+    async def run(self) -> None:
+        """Opens the store, lets requests in, and keeps the picture of health until cancelled.
+
+        A Qdrant server may come up later than the gateway; a folder that cannot be opened
+        will not get better by waiting, and is raised.
+        """
+        while True:
+            try:
+                await self.search.start()
+                break
+            except ServiceError as error:
+                if not self.waits_for_store or error.reason is not Reason.VECTOR_DB_UNAVAILABLE:
+                    raise
+                log.warning("waiting for the vector store: %s", error.message)
+                await asyncio.sleep(STORE_RETRY_S)
+        self.admission.open()
+        await self.health.watch()
 
 
 @asynccontextmanager
 async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """The gateway, its store opened; on the way out the store is flushed and all is closed."""
+    """The gateway, to be run; on the way out the store is flushed and everything closed."""
     async with AsyncExitStack() as stack:
         registry = new_registry()
         metrics = GatewayMetrics(registry)
@@ -74,7 +96,6 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
         search = open_search(settings)
         stack.push_async_callback(search.aclose)
-        await search.start()
         redis = _redis(settings)
         vectors = VectorCache(
             embedder,
@@ -115,7 +136,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             build_router(
                 QueryRoutes(pipeline),
                 DocumentRoutes(indexer, search, settings.qdrant_collection),
-                ServiceRoutes(health, registry, openapi, _docs(openapi)),
+                ServiceRoutes(health, registry, openapi, docs_page(openapi)),
             ),
             admission=admission,
             keys=ApiKeys(settings.keys()),
@@ -128,9 +149,8 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
                 log_queries=settings.log_queries,
             ),
         )
-        watching = asyncio.create_task(health.watch())
-        stack.callback(watching.cancel)
-        yield Gateway(front, admission, health)
+        waits_for_store = settings.qdrant_url is not None
+        yield Gateway(front, admission, health, search, waits_for_store)
 
 
 def _policy(settings: GatewaySettings) -> Policy:
@@ -152,11 +172,6 @@ def _redis(settings: GatewaySettings) -> RedisTier | None:
         ttl_s=settings.cache_ttl_seconds,
         connections=settings.max_connections,
     )
-
-
-def _docs(openapi: bytes) -> bytes:
-    # "</script>" inside the document would end the element that holds it.
-    return DOCS_PAGE.read_bytes().replace(b"/*OPENAPI*/", openapi.replace(b"</", b"<\\/"))
 
 
 def _version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from gateway.problems import PROBLEM_JSON, PROBLEMS, HttpReason, Problem
 from gateway.routes.common import JSON
 from runtime.errors import Reason
 
+DOCS_PAGE: Final = Path(__file__).with_name("docs.html")
 _REF: Final = "#/components/schemas/{name}"
 
 # What any route but the open ones may answer.
@@ -161,6 +163,12 @@ def openapi_document(version: str, *, keyed: bool) -> dict[str, Any]:
     if keyed:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
+
+
+def docs_page(openapi: bytes) -> bytes:
+    """The page at /docs, with the document inside, so that it needs no second request."""
+    # "</script>" in the document would end the element that holds it.
+    return DOCS_PAGE.read_bytes().replace(b"/*OPENAPI*/", openapi.replace(b"</", b"<\\/"))
 
 
 def _operation(one: Operation, keyed: bool) -> dict[str, Any]:

@@ -35,34 +35,41 @@ class _Server(uvicorn.Server):
 async def serve(settings: GatewaySettings) -> None:
     """Serves until a signal or the launcher's end.
 
-    To stop: not ready → pause → refuse new requests → finish what runs → flush the store.
+    The port is bound at once; requests are let in once the store is open. To stop: not
+    ready → pause → refuse new requests → finish what runs → flush the store.
     Exits 3 with one line when the port or the data folder is taken.
     """
     launcher = await Launcher.connect(settings.control_fd)
-    # From here on a signal is an orderly stop, even while the store is still being opened.
     stopping = asyncio.create_task(StopRequest(launcher).wait())
     listener = _bind(settings)
     port = listener.getsockname()[1]
     async with open_gateway(settings) as gateway:
         server = _server(gateway, settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        running = asyncio.create_task(gateway.run())
+        announcing = asyncio.create_task(_announce_ready(gateway, launcher))
         launcher.report("listening", http_port=port)
         log.info("listening", extra={"http_host": settings.server_host, "http_port": port})
         _warn_if_open(settings)
-        announcing = asyncio.create_task(_announce_ready(gateway, launcher))
         try:
-            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-                raise RuntimeError("The HTTP server ended without being asked to.")
-            await _drain(gateway, settings)
+            await asyncio.wait((stopping, serving, running), return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await _drain(gateway, settings)
         finally:
-            announcing.cancel()
-            stopping.cancel()
             server.should_exit = True
             await serving
+            await _ended(running, announcing, stopping)
     await launcher.close()
     log.info("stopped")
+
+
+async def _ended(running: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
+    """Ends the tasks beside the server; raises what made the gateway end by itself."""
+    for task in (running, *others):
+        task.cancel()
+    await asyncio.wait((running, *others))
+    if not running.cancelled() and (error := running.exception()) is not None:
+        raise error
 
 
 def _bind(settings: GatewaySettings) -> socket.socket:
@@ -84,6 +91,8 @@ def _bind(settings: GatewaySettings) -> socket.socket:
 
 
 def _server(gateway: Gateway, settings: GatewaySettings) -> _Server:
+    # What it says of starting and stopping we say ourselves.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return _Server(
         uvicorn.Config(
             gateway.asgi,

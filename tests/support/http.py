@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import uvicorn
-from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
 from starlette.types import ASGIApp
 from support.gateway import FakeSearch, FakeStage, Parts
 
 from gateway.admission import Admission, ApiKeys
 from gateway.health import Health
+from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
 from gateway.middleware import Front, Limits
 from gateway.openapi import openapi_document
 from gateway.problems import encode
@@ -100,6 +100,7 @@ class Site:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.most)
+        self.admission.open()
         self.parts.metrics.active_requests.set_function(self.admission.inside)
         store = self.parts.search
         assert isinstance(store, FakeStore)

@@ -1,0 +1,130 @@
+"""What /health says, and when the gateway is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from support import workers
+from support.embedder import DIMENSION
+from support.http import FakeStore, Site
+from support.workers import Script, channel_to
+
+from gateway.clients import EMBEDDER_SERVICE, EmbedderClient
+from gateway.health import Health, Worker
+from gateway.metrics import GatewayMetrics
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async def look() -> None:
+        while not true():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(look(), 10)
+
+
+@asynccontextmanager
+async def watching(
+    store: FakeStore,
+    registry: CollectorRegistry,
+    *,
+    vector_dim: int = DIMENSION,
+    ping_cache: Callable[[], Awaitable[bool]] | None = None,
+) -> AsyncIterator[tuple[Health, AsyncExitStack, Script]]:
+    """A health that watches an embedder, whose server ends with the stack."""
+    script = Script()
+    async with AsyncExitStack() as server, AsyncExitStack() as rest:
+        target = await server.enter_async_context(workers.embedder(script))
+        channel = await rest.enter_async_context(channel_to(target, EMBEDDER_SERVICE))
+        health = Health(
+            store=store,
+            ping_cache=ping_cache,
+            workers={"embedder": Worker(channel, EmbedderClient(channel))},
+            vector_dim=vector_dim,
+            probe_interval_s=0.01,
+            version="1.2.3",
+            metrics=GatewayMetrics(registry),
+        )
+        task = asyncio.create_task(health.watch())
+        try:
+            yield health, server, script
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def test_ready_latches_and_the_picture_goes_on(registry: CollectorRegistry) -> None:
+    store = FakeStore(down=True)
+    async with watching(store, registry) as (health, server, _):
+        await until(lambda: health.report().components.embedder == "up")
+        assert not health.readiness().ready
+        assert health.readiness().notes == ["Waiting for vector_db."]
+        assert health.report().status == "unhealthy"
+        store.down = False
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+        assert health.readiness().ready
+        # The fixture has no reranker and no generator.
+        assert health.report().status == "degraded"
+
+        await server.aclose()
+        await until(lambda: health.report().components.embedder == "down")
+        store.down = True
+        await until(lambda: health.report().components.vector_db == "down")
+        assert health.report().status == "unhealthy"
+        assert registry.get_sample_value("rag_component_up", {"component": "embedder"}) == 0
+        assert health.readiness().ready
+
+        store.broken = True
+        assert not health.readiness().ready
+        store.broken = False
+        health.drain()
+        assert health.readiness().notes[0] == "The gateway is stopping."
+
+
+async def test_vectors_of_another_length_are_not_ready_and_said_why(
+    registry: CollectorRegistry,
+) -> None:
+    async with watching(FakeStore(), registry, vector_dim=768) as (health, _, _):
+        await until(lambda: health.report().components.embedder == "up")
+        await until(lambda: bool(health.readiness().notes))
+        assert not health.readiness().ready
+        (note,) = health.report().notes
+        assert "VECTOR_DIM is 768" in note
+        assert f"VECTOR_DIM={DIMENSION}" in note
+
+
+async def test_an_embedder_that_does_not_tell_its_model_is_down(
+    registry: CollectorRegistry,
+) -> None:
+    async with watching(FakeStore(), registry) as (health, _, script):
+        script.twist = lambda answer: type(answer)()
+        await until(lambda: len(script.requests) >= 2)
+        assert health.report().components.embedder == "down"
+        script.twist = lambda answer: answer
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+
+
+async def test_redis_down_is_the_cache_down_and_no_more(registry: CollectorRegistry) -> None:
+    answers = iter([True, False])
+
+    async def ping() -> bool:
+        return next(answers, False)
+
+    async with watching(FakeStore(), registry, ping_cache=ping) as (health, _, _):
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+        await until(lambda: health.report().components.cache == "down")
+        assert health.report().status == "degraded"
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics"])
+async def test_probes_ask_nobody(path: str) -> None:
+    site = Site()
+    site.store.down = True
+    async with site.client() as client:
+        response: Any = await client.get(path)
+    assert response.status_code == (503 if path == "/health/ready" else 200)
+    assert site.store.calls == []
