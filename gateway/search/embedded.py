@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.search import wire
-from gateway.search.points import no_collection, unavailable
+from gateway.search.points import FolderInUse, no_collection
 from gateway.search.process import Locked, StoreProcess
 from runtime.deadline import Deadline
 
@@ -180,10 +180,7 @@ class EmbeddedPoints:
                 try:
                     await process.start()
                 except Locked:
-                    raise unavailable(
-                        "The data folder is in use by another process: "
-                        "stop that one, or set DATA_DIR to another folder."
-                    ) from None
+                    raise FolderInUse from None
                 self._processes[collection] = process
             return self._processes[collection]
 

@@ -24,6 +24,9 @@ _INDEXES: Final = {
     "bool": edge.PayloadSchemaType.Bool,
     "datetime": edge.PayloadSchemaType.Datetime,
 }
+# How the engine names a point: it gives UUIDs, and takes their text as well.
+PointId = int | str | UUID
+
 _PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 
 
@@ -84,11 +87,11 @@ class Engine:
         match call:
             case wire.Upsert(points):
                 return edge.UpdateOperation.upsert_points([self._point(p) for p in points])
-            case wire.Swap(point, None):
-                return edge.UpdateOperation.upsert_points(
-                    [self._point(point)], None, edge.UpdateMode.InsertOnly
-                )
             case wire.Swap(point, seq):
+                if seq is None:
+                    return edge.UpdateOperation.upsert_points(
+                        [self._point(point)], None, edge.UpdateMode.InsertOnly
+                    )
                 condition = _filter(wire.Selection((wire.Match("seq", seq),)))
                 return edge.UpdateOperation.upsert_points(
                     [self._point(point)], condition, edge.UpdateMode.UpdateOnly
@@ -98,7 +101,9 @@ class Engine:
             case wire.Delete(selection):
                 if selection.ids is not None and not selection.must and not selection.without:
                     return edge.UpdateOperation.delete_points(list(selection.ids))
-                return edge.UpdateOperation.delete_points_by_filter(_filter(selection))
+                return edge.UpdateOperation.delete_points_by_filter(
+                    _filter(selection) or edge.Filter()
+                )
 
     def _point(self, point: wire.Point) -> edge.Point:
         vectors: dict[str, Any] = {}
@@ -126,7 +131,7 @@ class Engine:
 
     def _stages(
         self, call: wire.Query
-    ) -> tuple[dict[UUID, float] | None, dict[UUID, float] | None]:
+    ) -> tuple[dict[PointId, float] | None, dict[PointId, float] | None]:
         """Scores by point of each stage that runs, best first, in one pass of the engine."""
         stages: list[tuple[str, Any]] = []
         if call.vector is not None:
@@ -158,15 +163,15 @@ class Engine:
 
     def _passages(
         self,
-        ranked: list[tuple[UUID, float]],
-        dense: dict[UUID, float],
-        sparse: dict[UUID, float],
+        ranked: list[tuple[PointId, float]],
+        dense: dict[PointId, float],
+        sparse: dict[PointId, float],
     ) -> wire.Found:
         if not ranked:
             return wire.Found([], [])
-        wanted: list[UUID | str] = [point for point, _ in ranked]
-        payloads: dict[UUID, dict[str, Any]] = {
-            record.id: record.payload
+        wanted: list[PointId] = [point for point, _ in ranked]
+        payloads: dict[PointId, dict[str, Any]] = {
+            record.id: record.payload or {}
             for record in self._shard.retrieve(wanted, _PASSAGE_FIELDS, False)
         }
         current = self._versions({payload["document_id"] for payload in payloads.values()})
@@ -192,17 +197,15 @@ class Engine:
 
     def _versions(self, document_ids: set[str]) -> dict[str, str]:
         """Document → the version its record names."""
-        records = self._shard.retrieve(
-            [ids.record_id(document_id) for document_id in document_ids],
-            ["document_id", "version"],
-            False,
-        )
-        return {record.payload["document_id"]: record.payload["version"] for record in records}
+        wanted: list[PointId] = [ids.record_id(document_id) for document_id in document_ids]
+        records = self._shard.retrieve(wanted, ["document_id", "version"], False)
+        payloads = [record.payload or {} for record in records]
+        return {payload["document_id"]: payload["version"] for payload in payloads}
 
     def retrieve(self, call: wire.Retrieve) -> list[wire.Point]:
         """The points that exist of those asked for."""
-        vectors = [wire.DENSE] if call.vectors else False
-        records = self._shard.retrieve(call.ids, _fields(call.fields), vectors)
+        vectors: bool | list[str] = [wire.DENSE] if call.vectors else False
+        records = self._shard.retrieve(list(call.ids), _fields(call.fields), vectors)
         return [_stored(record) for record in records]
 
     def scroll(self, call: wire.Scroll) -> wire.Slice:
@@ -273,11 +276,11 @@ def _fields(fields: list[str] | None) -> bool | list[str]:
 
 
 def _stored(record: edge.Record) -> wire.Point:
-    vector = (record.vector or {}).get(wire.DENSE)
+    # The type says more than can come: vectors have names here.
+    vectors: Any = record.vector or {}
+    dense = vectors.get(wire.DENSE)
     return wire.Point(
-        str(record.id),
-        record.payload or {},
-        None if vector is None else array("f", vector).tobytes(),
+        str(record.id), record.payload or {}, None if dense is None else array("f", dense).tobytes()
     )
 
 
@@ -287,8 +290,10 @@ def _filter(selection: wire.Selection) -> edge.Filter | None:
         must.append(edge.HasIdCondition(set(selection.ids)))
     if not must and not selection.without:
         return None
-    without = [edge.HasIdCondition(set(selection.without))] if selection.without else None
-    return edge.Filter(must=must or None, must_not=without)
+    without: list[Any] = []
+    if selection.without:
+        without.append(edge.HasIdCondition(set(selection.without)))
+    return edge.Filter(must=must or None, must_not=without or None)
 
 
 def _condition(condition: wire.Condition) -> edge.FieldCondition:

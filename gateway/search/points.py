@@ -117,6 +117,17 @@ class Points(Protocol):
         ...
 
 
+class FolderInUse(ServiceError):
+    """Another process holds the folder of the embedded store."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.VECTOR_DB_UNAVAILABLE,
+            "DATA_DIR: another process uses the data folder; stop that one, or set another folder.",
+            RETRY_AFTER_S,
+        )
+
+
 def unavailable(message: str = "The vector store cannot be reached.") -> ServiceError:
     """The error of a store that is not there."""
     return ServiceError(Reason.VECTOR_DB_UNAVAILABLE, message, RETRY_AFTER_S)

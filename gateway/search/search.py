@@ -1,0 +1,366 @@
+"""The store as the rest of the gateway sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gateway.search import wire
+from gateway.search.conditions import metadata_path, selection
+from gateway.search.embedded import EmbeddedPoints
+from gateway.search.points import Points
+from gateway.search.records import (
+    RECORD,
+    SUMMARY_FIELDS,
+    NewVersion,
+    Record,
+    Records,
+    Status,
+)
+from gateway.search.settings import StoreSettings
+from gateway.search.stamps import Stamps, check_model
+from gateway.search.sweep import ORPHAN_AGE_S, sweep
+from gateway.search.types import (
+    Bm25,
+    Chunking,
+    Document,
+    Filter,
+    Hit,
+    Mode,
+    Model,
+    Page,
+    Stamp,
+)
+from runtime.deadline import Deadline, expired
+from runtime.errors import Reason, ServiceError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CHUNKING: Final = Chunking(chunk_size=512, overlap=50)
+PING_TIMEOUT_S: Final = 2.0
+START_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a store is asked to be.
+
+    prefetch: passages of each stage that enter the fusion, at least.
+    fusion_k: the constant of reciprocal rank fusion.
+    indexes: metadata field → kind of its index.
+    """
+
+    collection: str
+    dimension: int
+    bm25: Bm25
+    indexes: dict[str, wire.IndexKind]
+    concurrency: int
+    prefetch: int
+    fusion_k: int
+
+
+class Search:
+    """Passages by nearness, and the documents they come from.
+
+    Every call raises ServiceError VECTOR_DB_UNAVAILABLE, DEADLINE_EXCEEDED or
+    COLLECTION_NOT_FOUND as `points.Points` says.
+    """
+
+    def __init__(self, points: Points, plan: Plan) -> None:
+        self._points = points
+        self._plan = plan
+        self._stamps = Stamps(points)
+        self._leftovers = asyncio.Event()
+        self._records = Records(points, self._leftovers.set)
+        self._searching = asyncio.Semaphore(plan.concurrency)
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether this gateway's own store process cannot be brought back."""
+        return self._points.broken
+
+    async def start(self) -> None:
+        """Opens the store and makes the default collection.
+
+        Raises ServiceError when the store cannot be opened; `FolderInUse` (one of them)
+        when another process holds the embedded one.
+        """
+        deadline = Deadline.after(START_TIMEOUT_S)
+        plan = self._plan
+        await self._points.start()
+        await self._points.create(plan.collection, _config(plan), deadline)
+        stamp = await self._stamps.create(
+            plan.collection, plan.dimension, DEFAULT_CHUNKING, plan.bm25, deadline
+        )
+        if stamp.dimension != plan.dimension:
+            log.warning(
+                "The collection '%s' holds vectors of length %d; VECTOR_DIM is %d and only "
+                "counts for new ones.",
+                plan.collection,
+                stamp.dimension,
+                plan.dimension,
+            )
+        # A crash may have come between a write and its revision.
+        await self._stamps.bump(plan.collection)
+        self._leftovers.set()
+        self._sweeping = asyncio.create_task(self._sweep_leftovers(), name="sweep")
+
+    async def aclose(self) -> None:
+        """Finishes the writes under way, flushes, and lets go of the store."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+        await self._records.aclose()
+        await self._points.aclose()
+
+    async def ping(self) -> None:
+        """Returns when the store answers, within 2 s."""
+        await self._points.ping(Deadline.after(PING_TIMEOUT_S))
+
+    async def stamp(self, collection: str, deadline: Deadline) -> Stamp:
+        """What the collection was made with. Raises ServiceError COLLECTION_NOT_FOUND."""
+        return await self._stamps.read(collection, deadline)
+
+    async def claim(self, collection: str, model: Model, deadline: Deadline) -> Stamp:
+        """The stamp, made out to `model` if it named none.
+
+        Raises ServiceError MODEL_MISMATCH when it names another.
+        """
+        stamp = await self._stamps.read(collection, deadline)
+        if stamp.model is None or stamp.dimension != model.dimension:
+            return await self._stamps.claim(collection, model, deadline)
+        check_model(collection, stamp, model.fingerprint)
+        return stamp
+
+    async def nearest(
+        self,
+        collection: str,
+        *,
+        text: str,
+        vector: npt.NDArray[np.float32] | None,
+        mode: Mode,
+        filter: Filter | None,  # noqa: A002
+        limit: int,
+        deadline: Deadline,
+        fingerprint: str | None = None,
+    ) -> list[Hit]:
+        """Passages that pass `filter`, best first, at most `limit`.
+
+        vector: float32 [dimension]. Mode sparse ignores it; hybrid without one is sparse.
+        fingerprint: of the model that made the vector, where the caller has not compared
+            it with the stamp's; another one is MODEL_MISMATCH.
+        """
+        if mode == "sparse":
+            vector = None
+        elif mode == "dense" and vector is None:
+            raise ValueError("mode dense needs a vector")
+        if vector is not None:
+            stamp = await self._stamps.read(collection, deadline)
+            _check_vector(collection, stamp, vector, fingerprint)
+        query = wire.Query(
+            None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes(),
+            None if mode == "dense" else text,
+            selection(filter),
+            limit,
+            max(limit, self._plan.prefetch),
+            self._plan.fusion_k,
+        )
+        async with _turn(self._searching, deadline):
+            found = await self._points.query(collection, query, deadline)
+            if found.stale:
+                # A document was replaced meanwhile, or a crash left chunks behind. Once
+                # more without those: the passages they kept out may be the new ones.
+                without = msgspec.structs.replace(query.selection, without=tuple(found.stale))
+                query = msgspec.structs.replace(query, selection=without)
+                found = await self._points.query(collection, query, deadline)
+        if found.stale:
+            self._leftovers.set()
+        return [
+            Hit(
+                f"{one.document_id}#{one.ordinal}",
+                one.document_id,
+                one.ordinal,
+                one.text,
+                one.score,
+                one.dense,
+                one.sparse,
+                one.metadata,
+            )
+            for one in found.passages
+        ]
+
+    async def list_documents(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        filter: Filter | None,  # noqa: A002
+        deadline: Deadline,
+    ) -> Page:
+        """One page. A document that is there throughout is on exactly one of the pages.
+
+        Raises ServiceError INVALID_ARGUMENT for a cursor that no page gave.
+        """
+        part = await self._points.scroll(
+            collection,
+            selection(filter, wire.Match("kind", RECORD)),
+            limit,
+            deadline,
+            start_id=None if cursor is None else _start_id(cursor),
+            fields=SUMMARY_FIELDS,
+        )
+        records = [msgspec.convert(point.payload, Record) for point in part.points]
+        return Page(tuple(record.summary() for record in records), part.next_id)
+
+    async def get_document(
+        self, collection: str, document_id: str, deadline: Deadline
+    ) -> Document | None:
+        """The document with its source text and chunks; None if there is none."""
+        return await self._records.document(collection, document_id, deadline)
+
+    async def delete_document(
+        self, collection: str, document_id: str, deadline: Deadline
+    ) -> int | None:
+        """Deletes the document; the number of its chunks, None if there was none.
+
+        It is gone from every later search once this returns, and that is durable.
+        """
+        deadline.share_s()
+        chunks = await self._records.delete(collection, document_id)
+        if chunks is not None:
+            await self._stamps.bump(collection)
+        return chunks
+
+    async def record(
+        self, collection: str, document_id: str, deadline: Deadline
+    ) -> Record | None:
+        """What is stored of the document; None if there is none."""
+        record = await self._records.read(collection, document_id, deadline)
+        return record if record is not None and record.live else None
+
+    async def vectors(
+        self, collection: str, record: Record, deadline: Deadline
+    ) -> dict[str, tuple[bytes, bool]]:
+        """What the record's version has embedded: hash of the text → (vector, truncated)."""
+        return await self._records.vectors(collection, record, deadline)
+
+    async def put_document(self, collection: str, new: NewVersion) -> Status:
+        """Writes the document in place of the one before; durable once this returns.
+
+        One that has begun is finished, whatever becomes of the caller.
+        """
+        status = await self._records.put(collection, new)
+        await self._stamps.bump(collection)
+        return status
+
+    async def _sweep_leftovers(self) -> None:
+        """Sweeps at the start, and again whenever points were left behind and are old enough."""
+        while True:
+            await self._leftovers.wait()
+            self._leftovers.clear()
+            for pause_s in (0.0, ORPHAN_AGE_S + 60.0):
+                await asyncio.sleep(pause_s)
+                try:
+                    removed = await sweep(self._points, self._plan.collection)
+                except ServiceError as error:
+                    log.warning("The sweep broke off: %s", error)
+                    self._leftovers.set()
+                else:
+                    if removed:
+                        log.info("Removed points that no record names.", extra={"points": removed})
+
+
+def open_search(settings: StoreSettings) -> Search:
+    """The store that the settings name; `start` opens it."""
+    plan = Plan(
+        collection=settings.qdrant_collection,
+        dimension=settings.vector_dim,
+        bm25=Bm25(language=settings.bm25_language),
+        indexes=settings.indexed_fields(),
+        concurrency=settings.search_concurrency,
+        prefetch=settings.search_prefetch,
+        fusion_k=settings.hybrid_fusion_k,
+    )
+    return Search(_adapter(settings), plan)
+
+
+def _adapter(settings: StoreSettings) -> Points:
+    if settings.qdrant_url is None:
+        return EmbeddedPoints(settings.data_dir)
+    from gateway.search.server import ServerPoints, connect
+
+    key = settings.qdrant_api_key
+    return ServerPoints(
+        connect(
+            settings.qdrant_url,
+            api_key=None if key is None else key.get_secret_value(),
+            grpc_port=settings.qdrant_grpc_port,
+        )
+    )
+
+
+def _config(plan: Plan) -> wire.Config:
+    fields: dict[str, wire.IndexKind] = {
+        metadata_path(field): kind for field, kind in plan.indexes.items()
+    }
+    return wire.Config(
+        plan.dimension,
+        plan.bm25.k1,
+        plan.bm25.b,
+        plan.bm25.average_tokens,
+        plan.bm25.language,
+        {"kind": "keyword", **fields},
+    )
+
+
+class _turn:
+    """`async with`: a place among those that search, waited for no longer than the deadline."""
+
+    def __init__(self, places: asyncio.Semaphore, deadline: Deadline) -> None:
+        self._places = places
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # does not wait, and so needs no timer
+            return
+        try:
+            async with asyncio.timeout(self._deadline.share_s()):
+                await self._places.acquire()
+        except TimeoutError:
+            raise expired() from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.release()
+
+
+def _check_vector(
+    collection: str, stamp: Stamp, vector: npt.NDArray[np.float32], fingerprint: str | None
+) -> None:
+    if fingerprint is not None:
+        check_model(collection, stamp, fingerprint)
+    if vector.shape != (stamp.dimension,):
+        raise ServiceError(
+            Reason.MODEL_MISMATCH,
+            f"The collection '{collection}' holds vectors of length {stamp.dimension}, "
+            f"the question's has length {vector.size}.",
+            collection=collection,
+        )
+
+
+def _start_id(cursor: str) -> str:
+    try:
+        return str(uuid.UUID(cursor))
+    except ValueError:
+        raise ServiceError(
+            Reason.INVALID_ARGUMENT, "Not a cursor of this service.", field="cursor"
+        ) from None
