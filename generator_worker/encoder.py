@@ -1,68 +1,103 @@
-"""The embedding model in a thread of its own, for the extractive engine."""
+"""The embedding model behind its queue, for the extractive engine."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from encoders.batch_metrics import BatchMetrics
+from encoders.batching import Batcher, Limits
 from encoders.embedding import EmbeddingModel
+from encoders.encoder import Floats
+from encoders.self_check import check_embedding
+from encoders.tokenizing import Tokens
 from generator_worker.selection import Vectors
-from runtime.errors import Reason, ServiceError
-
-log = logging.getLogger(__name__)
+from runtime.deadline import Deadline
 
 
 class EmbeddingEncoder:
-    """Embeds one question with its sentences at a time; the model belongs to one thread."""
+    """Embeds questions and sentences; the sentences of several callers share batches.
 
-    def __init__(self, load: Callable[[], EmbeddingModel]) -> None:
+    load: opens the model; called by `start`, in the thread that will run it.
+    limits: the batcher's bounds, by the batch that is fastest here (padded tokens).
+    on_health: told False when the model fails again and again, True when it works again.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], EmbeddingModel],
+        limits: Callable[[int], Limits],
+        metrics: BatchMetrics,
+        on_health: Callable[[bool], Awaitable[None]],
+    ) -> None:
         self._load = load
-        self._thread = ThreadPoolExecutor(1, "encoder")
-        self._model: EmbeddingModel | None = None
+        self._limits = limits
+        self._metrics = metrics
+        self._on_health = on_health
+        self._running: tuple[EmbeddingModel, Batcher[Tokens, Floats]] | None = None
 
     @property
     def name(self) -> str:
         """Name of the model, "" before it is loaded."""
-        return "" if self._model is None else self._model.identity.name
+        return "" if self._running is None else self._running[0].identity.name
 
     async def start(self) -> str:
-        """Loads and warms the model; returns its description."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        """Loads, warms and checks the model; returns its description."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        model = await asyncio.get_running_loop().run_in_executor(thread, self._open)
+        batcher: Batcher[Tokens, Floats] = Batcher(
+            lambda batch: list(model.embed(batch)),
+            self._limits(model.batch_tokens),
+            self._metrics,
+            probe=lambda: check_embedding(model),
+            on_health=self._on_health,
+            padded=model.padded,
+            executor=thread,
+        )
+        batcher.start()
+        self._running = (model, batcher)
+        return model.description
 
-    async def embed(self, question: str, sentences: Sequence[str]) -> tuple[Vectors, Vectors]:
+    async def embed(
+        self, question: str, sentences: Sequence[str], deadline: Deadline
+    ) -> tuple[Vectors, Vectors]:
         """Unit vectors: float32 [d] and [n, d].
 
-        Raises ServiceError MODEL_FAILED when the model does.
+        Raises ServiceError QUEUE_FULL, DEADLINE_EXCEEDED, MODEL_FAILED, UNAVAILABLE
+        or DRAINING.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, self._embed, question, sentences)
-        except Exception as error:
-            log.exception("the embedding model failed")
-            message = "The embedding model of the generator failed."
-            raise ServiceError(Reason.MODEL_FAILED, message) from error
+        if self._running is None:
+            raise RuntimeError("start() comes first")
+        model, batcher = self._running
+        tokens = await asyncio.to_thread(_tokenize, model, question, sentences)
+        rows = await batcher.submit(
+            tokens,
+            [len(row) for row in tokens],
+            lane="interactive",
+            remaining_s=deadline.remaining_s(),
+        )
+        vectors = _unit(np.stack(rows))
+        return vectors[0], vectors[1:]
 
     async def close(self) -> None:
-        """Releases the model, after what it is computing."""
-        await asyncio.to_thread(self._thread.shutdown)
-        if self._model is not None:
-            self._model.close()
+        """Answers what waits and releases the model."""
+        if self._running is not None:
+            model, batcher = self._running
+            await batcher.aclose()
+            model.close()
 
-    def _open(self) -> str:
-        self._model = self._load()
-        self._model.warm_up()
-        return self._model.description
+    def _open(self) -> EmbeddingModel:
+        model = self._load()
+        model.warm_up()
+        check_embedding(model)
+        return model
 
-    def _embed(self, question: str, sentences: Sequence[str]) -> tuple[Vectors, Vectors]:
-        if self._model is None:
-            raise RuntimeError("start() comes first")
-        asked = self._model.encode([question], "query")
-        read = self._model.encode(sentences, "passage")
-        return _unit(asked)[0], _unit(read)
+
+def _tokenize(model: EmbeddingModel, question: str, sentences: Sequence[str]) -> list[Tokens]:
+    return model.tokenize([question], "query") + model.tokenize(sentences, "passage")
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -48,7 +48,7 @@ class GeneratorMetrics:
             registry=registry,
         )
         self._waiting = Gauge(
-            "rag_generator_waiting", "Questions that wait for a place.", registry=registry
+            "rag_generator_waiting", "Questions waiting for the language model.", registry=registry
         )
         for kind in ("prompt", "completion"):
             self._tokens.labels(kind)
@@ -62,7 +62,7 @@ class GeneratorMetrics:
         self._fallbacks.inc()
 
     def observe_waiting(self, waiting: Callable[[], float]) -> None:
-        """Where to read how many wait."""
+        """Where to read how many wait for the language model; 0 without one."""
         self._waiting.set_function(waiting)
 
     def observe_first_text(self, duration_s: float) -> None:

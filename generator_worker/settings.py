@@ -103,6 +103,18 @@ class GeneratorSettings(WorkerSettings):
         description="Folder that keeps models exported for OpenVINO between starts; without "
         "one that can be written, each start exports anew (8 s for the default model).",
     )
+    queue_tokens: int = Field(
+        131_072,
+        ge=1024,
+        le=1_000_000_000,
+        description="Tokens that may wait for the model; more is RESOURCE_EXHAUSTED.",
+    )
+    max_model_failures: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Batches that fail in a row before the worker says that it is not ready.",
+    )
     answer_threshold: float = Field(
         0.55,
         ge=-1,
@@ -119,12 +131,6 @@ class GeneratorSettings(WorkerSettings):
         ge=8,
         le=4096,
         description="Most sentences of the passages that are compared with one question.",
-    )
-    answer_waiting: int = Field(
-        64,
-        ge=0,
-        le=10_000,
-        description="Questions that may wait for an answer of the documents' own sentences.",
     )
     answer_timeout_seconds: float = Field(
         60.0,

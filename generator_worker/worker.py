@@ -9,6 +9,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from encoders.batch_metrics import BatchMetrics
+from encoders.batching import Limits
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from generator_worker.admission import Admission
 from generator_worker.encoder import EmbeddingEncoder
@@ -25,8 +27,6 @@ from runtime.server import Service, serve_worker
 # The language model leaves the extractive engine this much of the budget: it needs about 0.1 s
 # for five passages, more when the machine is busy.
 FALLBACK_RESERVE_S: Final = 1.0
-# The embedding model has one thread, and its batches use all cores already.
-EXTRACTIVE_CONCURRENCY: Final = 1
 
 
 class LateEngine:
@@ -54,14 +54,12 @@ class LateEngine:
 
 
 def build_service(
-    settings: GeneratorSettings,
-    registry: CollectorRegistry,
-    encoder: Callable[[GeneratorSettings], SentenceEncoder],
+    settings: GeneratorSettings, registry: CollectorRegistry, encoder: SentenceEncoder
 ) -> Service:
     """The service as `serve_worker` takes it; nothing is loaded yet."""
     engines = ("extractive",) if settings.lm_model is None else ("dspy", "extractive")
     metrics = GeneratorMetrics(registry, engines)
-    engine = LateEngine(lambda: build_engine(settings, encoder(settings), metrics))
+    engine = LateEngine(lambda: build_engine(settings, encoder, metrics))
     servicer = GeneratorService(engine, metrics, settings.answer_timeout_seconds)
     return Service(SERVICE_NAME, METHODS, servicer.add_to, engine.start, engine.close)
 
@@ -70,21 +68,18 @@ def build_engine(
     settings: GeneratorSettings, encoder: SentenceEncoder, metrics: GeneratorMetrics
 ) -> Engine:
     """The language model with the extractive engine behind it, or the latter alone."""
-    extractive_door = Admission(EXTRACTIVE_CONCURRENCY, settings.answer_waiting)
     extractive = ExtractiveEngine(
         encoder,
-        extractive_door,
         why="LM_MODEL is not set" if settings.lm_model is None else "fallback",
         threshold=settings.answer_threshold,
         most_sentences=settings.answer_sentences,
         most_read=settings.answer_sentences_read,
     )
     if settings.lm_model is None:
-        metrics.observe_waiting(lambda: extractive_door.waiting)
         return extractive
-    lm_door = Admission(settings.lm_concurrency, settings.lm_waiting)
-    metrics.observe_waiting(lambda: lm_door.waiting + extractive_door.waiting)
-    language_model = _build_language_model(settings, settings.lm_model, lm_door)
+    door = Admission(settings.lm_concurrency, settings.lm_waiting)
+    metrics.observe_waiting(lambda: door.waiting)
+    language_model = _build_language_model(settings, settings.lm_model, door)
     return FallbackEngine(language_model, extractive, metrics.count_fallback)
 
 
@@ -117,23 +112,48 @@ def _api_key(settings: GeneratorSettings, name: str) -> str | None:
     return settings.openai_api_key.get_secret_value()
 
 
-def embedding_encoder(settings: GeneratorSettings) -> EmbeddingEncoder:
+def open_encoder(
+    settings: GeneratorSettings,
+    registry: CollectorRegistry,
+    health: Health,
+    load_model: Callable[[GeneratorSettings], EmbeddingModel],
+) -> EmbeddingEncoder:
     """The embedding model of the settings, loaded when it is started."""
 
-    def load_model() -> EmbeddingModel:
-        return load_embedding_model(
-            settings.embedding_model,
-            backend=settings.embedding_backend,
-            precision=settings.embedding_precision,
-            threads=settings.threads,
-            cache_dir=settings.model_cache_dir,
+    def limits(fastest_batch_tokens: int) -> Limits:
+        return Limits(
+            queue_tokens=settings.queue_tokens,
+            batch_tokens=fastest_batch_tokens,
+            max_failures=settings.max_model_failures,
         )
 
-    return EmbeddingEncoder(load_model)
+    async def on_health(healthy: bool) -> None:
+        # A worker with a language model answers without its fallback too.
+        if settings.lm_model is None:
+            await health.set_serving(healthy)
+
+    metrics = BatchMetrics(registry)
+    return EmbeddingEncoder(lambda: load_model(settings), limits, metrics, on_health)
 
 
-async def serve(settings: GeneratorSettings) -> None:
+def load_model(settings: GeneratorSettings) -> EmbeddingModel:
+    """Opens the embedding model."""
+    return load_embedding_model(
+        settings.embedding_model,
+        backend=settings.embedding_backend,
+        precision=settings.embedding_precision,
+        threads=settings.threads,
+        cache_dir=settings.model_cache_dir,
+    )
+
+
+async def serve(
+    settings: GeneratorSettings,
+    load_model: Callable[[GeneratorSettings], EmbeddingModel] = load_model,
+) -> None:
     """Runs the worker until it is told to stop."""
     registry = new_registry()
-    service = build_service(settings, registry, embedding_encoder)
-    await serve_worker(settings, service, Health(SERVICE_NAME), registry)
+    health = Health(SERVICE_NAME)
+    encoder = open_encoder(settings, registry, health, load_model)
+    service = build_service(settings, registry, encoder)
+    await serve_worker(settings, service, health, registry)

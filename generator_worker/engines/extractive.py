@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from generator_worker.admission import Admission
 from generator_worker.engines.base import AnswerRequest, Completion, Passage
 from generator_worker.prompt import estimate_tokens
 from generator_worker.selection import (
@@ -22,7 +21,7 @@ from generator_worker.selection import (
 )
 from generator_worker.sentences import is_announcement, is_cut, is_question, split_sentences
 from runtime.answers import NO_ANSWER
-from runtime.deadline import expired
+from runtime.deadline import Deadline, expired
 
 ENGINE: Final = "extractive"
 
@@ -37,8 +36,13 @@ class SentenceEncoder(Protocol):
     async def start(self) -> str:
         """Loads and warms; returns what is loaded in a few words."""
 
-    async def embed(self, question: str, sentences: Sequence[str]) -> tuple[Vectors, Vectors]:
-        """Unit vectors of the question, float32 [d], and of the sentences, float32 [n, d]."""
+    async def embed(
+        self, question: str, sentences: Sequence[str], deadline: Deadline
+    ) -> tuple[Vectors, Vectors]:
+        """Unit vectors of the question, float32 [d], and of the sentences, float32 [n, d].
+
+        Refuses with ServiceError what it cannot finish in time.
+        """
 
     async def close(self) -> None:
         """Releases the model."""
@@ -55,7 +59,6 @@ class ExtractiveEngine:
     def __init__(
         self,
         encoder: SentenceEncoder,
-        admission: Admission,
         *,
         why: str,
         threshold: float,
@@ -64,7 +67,6 @@ class ExtractiveEngine:
     ) -> None:
         self._encoder = encoder
         self._why = why
-        self._admission = admission
         self._threshold = threshold
         self._most_sentences = most_sentences
         self._most_read = most_read
@@ -80,15 +82,14 @@ class ExtractiveEngine:
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[str | Completion, None]:
         """One piece a sentence. Temperature means nothing here; no language model's tokens
         are used, so the completion counts none."""
-        async with self._admission.place(request.deadline):
-            try:
-                async with asyncio.timeout(request.deadline.remaining_s()):
-                    # Markdown of 50 long passages takes tens of milliseconds.
-                    sentences = await asyncio.to_thread(read_sentences, request.passages)
-                    kept = most_promising(request.question, sentences, self._most_read)
-                    chosen = await self._choose(request.question, kept)
-            except TimeoutError:
-                raise expired() from None
+        try:
+            async with asyncio.timeout(request.deadline.remaining_s()):
+                # Markdown of 50 long passages takes tens of milliseconds.
+                sentences = await asyncio.to_thread(read_sentences, request.passages)
+                kept = most_promising(request.question, sentences, self._most_read)
+                chosen = await self._choose(request, kept)
+        except TimeoutError:
+            raise expired() from None
         answered = False
         for piece in pieces(chosen.sentences, request.max_tokens):
             answered = True
@@ -102,14 +103,13 @@ class ExtractiveEngine:
             passages_truncated=len(kept) < len(sentences),
         )
 
-    async def _choose(self, question: str, sentences: Sequence[Sentence]) -> Chosen:
+    async def _choose(self, request: AnswerRequest, sentences: Sequence[Sentence]) -> Chosen:
         if not sentences:
             return Chosen((), -1.0)
-        question_vector, vectors = await self._encoder.embed(question, [s.text for s in sentences])
-        scores = relevance(question, question_vector, sentences, vectors)
-        return choose(
-            sentences, scores, vectors, most=self._most_sentences, threshold=self._threshold
-        )
+        texts = [sentence.text for sentence in sentences]
+        asked, read = await self._encoder.embed(request.question, texts, request.deadline)
+        scores = relevance(request.question, asked, sentences, read)
+        return choose(sentences, scores, read, most=self._most_sentences, threshold=self._threshold)
 
 
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:

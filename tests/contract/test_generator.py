@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 from rag.generator.v1 import generator_pb2, generator_pb2_grpc
-from support.generator import WordEncoder, ask, collect, generator
+from support.generator import WordModel, ask, collect, generator
 
 from runtime.answers import NO_ANSWER
 from runtime.errors import INTERNAL_MESSAGE, Reason, ServiceError, decode
@@ -23,25 +22,13 @@ PASSAGES = (
 )
 
 
-class QueueFull(Exception):
-    """The worker said so."""
-
-
-async def complete(call: Any) -> generator_pb2.Completion:
-    """The completion; raises QueueFull for that reason."""
-    try:
-        return (await collect(call))[1]
-    except ServiceError as error:
-        raise (QueueFull if error.reason is Reason.QUEUE_FULL else error) from error
-
-
 @pytest.fixture
-def encoder() -> WordEncoder:
-    return WordEncoder()
+def model() -> WordModel:
+    return WordModel()
 
 
-async def test_a_sentence_answers_with_its_citation(encoder: WordEncoder) -> None:
-    async with generator(encoder) as (stub, _):
+async def test_a_sentence_answers_with_its_citation(model: WordModel) -> None:
+    async with generator(model) as (stub, _):
         pieces, completion = await collect(
             stub.GenerateAnswer(ask(QUESTION, *reversed(PASSAGES)), timeout=10)
         )
@@ -49,8 +36,8 @@ async def test_a_sentence_answers_with_its_citation(encoder: WordEncoder) -> Non
     assert completion == generator_pb2.Completion(engine="extractive", model="words", answered=True)
 
 
-async def test_a_question_the_passages_do_not_answer(encoder: WordEncoder) -> None:
-    async with generator(encoder) as (stub, _):
+async def test_a_question_the_passages_do_not_answer(model: WordModel) -> None:
+    async with generator(model) as (stub, _):
         pieces, completion = await collect(
             stub.GenerateAnswer(ask("How tall was Napoleon?", *PASSAGES), timeout=10)
         )
@@ -58,16 +45,16 @@ async def test_a_question_the_passages_do_not_answer(encoder: WordEncoder) -> No
     assert not completion.answered
 
 
-async def test_passages_of_nothing_but_code_answer_nothing(encoder: WordEncoder) -> None:
-    async with generator(encoder) as (stub, _):
+async def test_passages_of_nothing_but_code_answer_nothing(model: WordModel) -> None:
+    async with generator(model) as (stub, _):
         request = ask(QUESTION, "```\ncargo is the tool that manages rust projects\n```")
         pieces, _ = await collect(stub.GenerateAnswer(request, timeout=10))
     assert pieces == [NO_ANSWER]
 
 
-async def test_the_sentences_read_are_bounded_and_that_is_said(encoder: WordEncoder) -> None:
+async def test_the_sentences_read_are_bounded_and_that_is_said(model: WordModel) -> None:
     many = " ".join(f"Sentence number {n} says little." for n in range(40))
-    async with generator(encoder, answer_sentences_read=8) as (stub, _):
+    async with generator(model, answer_sentences_read=8) as (stub, _):
         request = ask(QUESTION, many, PASSAGES[0])
         pieces, completion = await collect(stub.GenerateAnswer(request, timeout=10))
     assert pieces == ["Cargo is the tool that manages Rust projects. [2]"]
@@ -87,97 +74,116 @@ async def test_the_sentences_read_are_bounded_and_that_is_said(encoder: WordEnco
         (ask(QUESTION, "text", max_tokens=0), "max_tokens"),
     ],
 )
-async def test_a_wrong_request_names_its_field(
-    encoder: WordEncoder, request_: Any, field: str
-) -> None:
-    async with generator(encoder) as (stub, _):
+async def test_a_wrong_request_names_its_field(model: WordModel, request_: Any, field: str) -> None:
+    async with generator(model) as (stub, _):
         with pytest.raises(ServiceError) as caught:
             await collect(stub.GenerateAnswer(request_, timeout=10))
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     assert caught.value.metadata == {"field": field}
 
 
-async def test_not_loaded_yet(encoder: WordEncoder) -> None:
-    encoder.loaded.clear()
-    async with generator(encoder, ready=False) as (_, running):
+async def test_not_loaded_yet(model: WordModel) -> None:
+    model.loaded.clear()
+    async with generator(model, ready=False) as (_, running):
         async with grpc.aio.insecure_channel(running.target) as channel:
             stub = generator_pb2_grpc.GeneratorServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10))
         assert decode(caught.value).reason is Reason.MODEL_LOADING
-        encoder.loaded.set()
+        model.loaded.set()
         assert await running.ready() == "extractive over words (LM_MODEL is not set)"
 
 
-async def test_a_full_queue_is_said_at_once_with_when_to_come_back(encoder: WordEncoder) -> None:
-    encoder.open.clear()
-    async with generator(encoder, answer_waiting=0) as (stub, _):
-        working = asyncio.create_task(
-            collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=20))
-        )
-        await encoder.entered.wait()
+# Longer than the queue of the tests below: it waits only alone.
+LONG = " ".join(f"Sentence number {n} {'says little and ' * 10} ends." for n in range(40))
+
+
+def call(stub: Any, *passages: str, timeout: float = 20) -> asyncio.Task[Any]:
+    return asyncio.create_task(
+        collect(stub.GenerateAnswer(ask(QUESTION, *(passages or PASSAGES)), timeout=timeout))
+    )
+
+
+def queued_tokens(registry: CollectorRegistry) -> float:
+    return registry.get_sample_value("rag_queue_tokens", {"lane": "interactive"}) or 0.0
+
+
+async def test_a_full_queue_is_said_at_once_with_when_to_come_back(
+    model: WordModel, registry: CollectorRegistry
+) -> None:
+    async with generator(model, registry=registry, queue_tokens=1024) as (stub, _):
+        model.block()
+        working = call(stub)
+        assert await asyncio.to_thread(model.entered.wait, 10)
+        waiting = call(stub, LONG)
+        async with asyncio.timeout(10):
+            while not queued_tokens(registry):
+                await asyncio.sleep(0.001)
         with pytest.raises(ServiceError) as caught:
-            await collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10))
+            await call(stub)
         assert caught.value.reason is Reason.QUEUE_FULL
         assert caught.value.retry_after_s is not None
         assert caught.value.retry_after_s > 0
-        encoder.open.set()
+        model.open.set()
+        assert (await working)[1].answered
+        assert not (await waiting)[1].answered
+
+
+async def test_what_a_caller_who_left_had_asked_is_not_computed(
+    model: WordModel, registry: CollectorRegistry
+) -> None:
+    async with generator(model, registry=registry) as (stub, _):
+        model.block()
+        working = call(stub)
+        assert await asyncio.to_thread(model.entered.wait, 10)
+        waiting = call(stub, LONG)
+        async with asyncio.timeout(10):
+            while not queued_tokens(registry):
+                await asyncio.sleep(0.001)
+            waiting.cancel()
+            while queued_tokens(registry):
+                await asyncio.sleep(0.001)
+        model.open.set()
         assert (await working)[1].answered
 
 
-async def test_the_deadline_is_said_by_the_worker_itself(encoder: WordEncoder) -> None:
-    encoder.open.clear()
-    async with generator(encoder) as (stub, _):
+async def test_the_deadline_is_said_by_the_worker_itself(model: WordModel) -> None:
+    async with generator(model) as (stub, _):
+        model.block()
         with pytest.raises(ServiceError) as caught:
-            await collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=0.3))
+            await call(stub, timeout=0.3)
         assert caught.value.reason is Reason.DEADLINE_EXCEEDED
         assert caught.value.message == "The time budget of the request ran out."
-        encoder.open.set()
+        model.open.set()
 
 
-@pytest.mark.parametrize(
-    ("error", "reason", "message"),
-    [
-        (ServiceError(Reason.MODEL_FAILED, "It broke."), Reason.MODEL_FAILED, "It broke."),
-        (OSError("/secret/path"), Reason.INTERNAL, INTERNAL_MESSAGE),
-    ],
-)
-async def test_a_broken_model(
-    encoder: WordEncoder, error: Exception, reason: Reason, message: str
-) -> None:
-    encoder.error = error
-    async with generator(encoder) as (stub, _):
+async def test_a_broken_model_is_said(model: WordModel) -> None:
+    async with generator(model) as (stub, _):
+        model.error = OSError("/secret/path")
         with pytest.raises(ServiceError) as caught:
-            await collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10))
-    assert (caught.value.reason, caught.value.message) == (reason, message)
+            await call(stub)
+    assert caught.value.reason is Reason.MODEL_FAILED
+    assert "secret" not in caught.value.message
 
 
-async def test_a_caller_who_leaves_frees_the_place(encoder: WordEncoder) -> None:
-    encoder.open.clear()
-    async with generator(encoder, answer_waiting=0) as (stub, _):
-        call = stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=20)
-        reading = asyncio.create_task(collect(call))
-        await encoder.entered.wait()
-        reading.cancel()
-        await asyncio.wait({reading})
-        encoder.open.set()
-        async with asyncio.timeout(10):
-            completion = None
-            while completion is None:  # until the cancellation has reached the worker
-                with suppress(QueueFull):
-                    completion = await complete(
-                        stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10)
-                    )
-    assert completion.answered
+async def test_an_unforeseen_error_tells_nothing_of_itself(
+    model: WordModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(text: str) -> list[str]:
+        raise OSError("/secret/path")
+
+    monkeypatch.setattr("generator_worker.engines.extractive.split_sentences", broken)
+    async with generator(model) as (stub, _):
+        with pytest.raises(ServiceError) as caught:
+            await call(stub)
+    assert (caught.value.reason, caught.value.message) == (Reason.INTERNAL, INTERNAL_MESSAGE)
 
 
-async def test_stopping_finishes_what_runs_and_refuses_the_rest(encoder: WordEncoder) -> None:
-    encoder.open.clear()
-    async with generator(encoder) as (stub, running):
-        working = asyncio.create_task(
-            collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=20))
-        )
-        await encoder.entered.wait()
+async def test_stopping_finishes_what_runs_and_refuses_the_rest(model: WordModel) -> None:
+    async with generator(model) as (stub, running):
+        model.block()
+        working = call(stub)
+        assert await asyncio.to_thread(model.entered.wait, 10)
         async with grpc.aio.insecure_channel(running.target) as channel:
             bare = generator_pb2_grpc.GeneratorServiceStub(channel)
             await channel.channel_ready()
@@ -185,25 +191,24 @@ async def test_stopping_finishes_what_runs_and_refuses_the_rest(encoder: WordEnc
             async with asyncio.timeout(10):
                 reason = None
                 while reason is not Reason.DRAINING:
-                    late = bare.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=0.2)
                     try:
-                        await collect(late)
+                        await call(bare, timeout=0.2)
                     except grpc.aio.AioRpcError as error:
                         reason = decode(error).reason
-        encoder.open.set()
+        model.open.set()
         assert (await working)[1].answered
         await asyncio.wait_for(running.task, 10)
-    assert encoder.closed
+    assert model.closed
 
 
 async def test_every_series_is_there_from_the_first_scrape(
-    encoder: WordEncoder, registry: CollectorRegistry
+    model: WordModel, registry: CollectorRegistry
 ) -> None:
     def read(port: int) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
             return str(response.read().decode())
 
-    async with generator(encoder, registry=registry) as (stub, running):
+    async with generator(model, registry=registry) as (stub, running):
         before = await asyncio.to_thread(read, running.metrics_port)
         await collect(stub.GenerateAnswer(ask(QUESTION, *PASSAGES), timeout=10))
         after = await asyncio.to_thread(read, running.metrics_port)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support.generator import Stub, WordEncoder, ask, collect, generator
+from support.generator import Stub, WordModel, ask, collect, generator
 from support.openai_server import OpenAIServer, Reply, openai_server, prompt_of
 
 from runtime.answers import NO_ANSWER
@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[OpenAIServer]:
 
 def language_model(server: OpenAIServer, **settings: Any) -> Any:
     return generator(
-        WordEncoder(),
+        WordModel(),
         **{
             "lm_model": "gpt-4o-mini",
             "lm_api_base": server.base_url,
@@ -333,6 +333,6 @@ async def test_neither_key_nor_host_is_logged(
 
 async def test_the_start_says_which_engines_there_are(server: OpenAIServer) -> None:
     settings = {"lm_model": "gpt-4o-mini", "lm_api_base": server.base_url}
-    async with generator(WordEncoder(), ready=False, **settings) as (_, running):
+    async with generator(WordModel(), ready=False, **settings) as (_, running):
         detail = await running.ready()
     assert detail == "openai/gpt-4o-mini at LM_API_BASE via DSPy; extractive over words (fallback)"

@@ -1,8 +1,8 @@
-"""A generator worker inside a test, over a real socket, with an encoder that needs no model."""
+"""A generator worker inside a test, over a real socket, with a model that needs no weights."""
 
 from __future__ import annotations
 
-import asyncio
+import threading
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,59 +14,79 @@ from prometheus_client import CollectorRegistry
 from rag.generator.v1 import generator_pb2, generator_pb2_grpc
 from support.serving import Running, listening
 
-from generator_worker.selection import Vectors
+from encoders.identity import ModelIdentity
+from encoders.tokenizing import Tokens
 from generator_worker.sentences import words
 from generator_worker.service import SERVICE_NAME
 from generator_worker.settings import GeneratorSettings
-from generator_worker.worker import build_service
+from generator_worker.worker import build_service, open_encoder
 from runtime.channel import open_channel
 from runtime.health import Health
 from runtime.server import serve_worker
 from runtime.telemetry import Tracing
 
 DIMENSION = 512
+IDENTITY = ModelIdentity("words", "0" * 16, DIMENSION, 256)
 
 
 @dataclass
-class WordEncoder:
-    """Vectors of hashed words: texts that share words are near.
+class WordModel:
+    """Stands for an embedding model: vectors of hashed words, so texts that share words are near.
 
-    loaded, open: what start and embed wait for. entered: set when an embed has begun.
+    loaded, open: what loading and computing wait for. entered: set when computing has begun.
+    error: what computing raises.
     """
 
-    loaded: asyncio.Event = field(default_factory=asyncio.Event)
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
     closed: bool = False
-    name: str = "words"
+    identity: ModelIdentity = IDENTITY
+    description: str = "words"
+    precision: str = "fp32"
+    normalised: bool = False
+    batch_tokens: int = 1024
 
     def __post_init__(self) -> None:
         self.loaded.set()
         self.open.set()
 
-    async def start(self) -> str:
-        await self.loaded.wait()
-        return "words"
+    def block(self) -> None:
+        """From now on computing waits until `open` is set."""
+        self.entered.clear()
+        self.open.clear()
 
-    async def embed(self, question: str, sentences: Sequence[str]) -> tuple[Vectors, Vectors]:
+    def load(self, settings: GeneratorSettings) -> Any:
+        assert self.loaded.wait(30)
+        return self
+
+    def warm_up(self) -> None:
+        return
+
+    def padded(self, tokens: int) -> int:
+        return tokens
+
+    def tokenize(self, texts: Sequence[str], input_type: str) -> list[Tokens]:
+        return [_tokens(text) for text in texts]
+
+    def embed(self, batch: Sequence[Tokens]) -> np.ndarray:
         self.entered.set()
-        await self.open.wait()
+        assert self.open.wait(30)
         if self.error is not None:
             raise self.error
-        vectors = np.stack([_vector(text) for text in (question, *sentences)])
-        return vectors[0], vectors[1:]
+        vectors = np.full((len(batch), DIMENSION), 1e-6, dtype=np.float32)
+        for row, tokens in enumerate(batch):
+            np.add.at(vectors[row], tokens.ids, 1)
+        return vectors
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.closed = True
 
 
-def _vector(text: str) -> Vectors:
-    vector = np.full(DIMENSION, 1e-6, dtype=np.float32)
-    for word in words(text):
-        vector[zlib.crc32(word.encode()) % DIMENSION] += 1
-    unit: Vectors = vector / np.linalg.norm(vector)
-    return unit
+def _tokens(text: str) -> Tokens:
+    ids = np.array([zlib.crc32(word.encode()) % DIMENSION for word in words(text)] or [0])
+    return Tokens(ids, np.zeros_like(ids), np.ones(len(ids), np.bool_), 0, truncated=False)
 
 
 Stub = generator_pb2_grpc.GeneratorServiceStub
@@ -74,9 +94,9 @@ Stub = generator_pb2_grpc.GeneratorServiceStub
 
 @asynccontextmanager
 async def generator(
-    encoder: WordEncoder, *, ready: bool = True, registry: Any = None, **settings: Any
+    model: WordModel, *, ready: bool = True, registry: Any = None, **settings: Any
 ) -> AsyncIterator[tuple[Stub, Running]]:
-    """The worker as production builds it, but for the encoder; yields once it is ready."""
+    """The worker as production builds it, but for the model; yields once it is ready."""
     registry = registry or CollectorRegistry()
 
     def run(fd: int) -> Any:
@@ -87,8 +107,9 @@ async def generator(
                 "metrics_port": 0, "drain_pause_seconds": 0, "control_fd": fd, **settings,
             },
         )  # fmt: skip
-        service = build_service(read, registry, lambda _: encoder)
-        return serve_worker(read, service, Health(SERVICE_NAME), registry)
+        health = Health(SERVICE_NAME)
+        encoder = open_encoder(read, registry, health, model.load)
+        return serve_worker(read, build_service(read, registry, encoder), health, registry)
 
     async with listening(run) as running:
         if ready:
