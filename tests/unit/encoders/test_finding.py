@@ -1,0 +1,177 @@
+"""Finding a model, telling models apart, and knowing the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.models import MINILM
+
+from encoders.blueprint import Blueprint, Prompt
+from encoders.export import cache_key, read_blueprint, write_blueprint
+from encoders.identity import fingerprint
+from encoders.location import ModelFiles, locate
+from encoders.machine import available_cpus, multiplies_bf16
+from encoders.scoring import engine_of
+
+
+@pytest.mark.parametrize("name", [MINILM, "all-MiniLM-L6-v2"])
+def test_the_packaged_model_is_found_without_a_hub(name: str) -> None:
+    files = locate(name)
+    assert files.name == MINILM
+    assert files.short_name == "all-MiniLM-L6-v2"
+    assert (files.folder / "model.safetensors").is_file()
+
+
+def test_of_a_local_folder_only_the_last_part_shows(model: Path) -> None:
+    files = locate(str(model))
+    assert (files.name, files.folder) == ("model", model)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "a/b/c"])
+def test_a_folder_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no model folder"):
+        locate(name)
+
+
+def test_a_model_of_no_hub_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is in no package"):
+        locate("nobody/nothing")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text('{"vocab": {"a": 0}}')
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    write(folder / "config.json", {"hidden_size": 8, "architectures": ["BertModel"]})
+    write(folder / "modules.json", [{"type": "sentence_transformers.models.Transformer"}])
+    write(folder / "config_sentence_transformers.json", {"prompts": {"query": "q: "}})
+    return folder
+
+
+def write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def of(folder: Path, kind: str = "embedding") -> str:
+    return fingerprint(ModelFiles("m", folder), kind=kind)
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    lambda model: (model / "model.safetensors").write_bytes(b"other weights"),
+    lambda model: (model / "tokenizer.json").write_text('{"vocab": {"a": 1}}'),
+    lambda model: (model / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}'),
+    lambda model: write(model / "config.json", {"hidden_size": 9}),
+    lambda model: write(model / "sentence_bert_config.json", {"max_seq_length": 12}),
+    lambda model: write(
+        model / "config_sentence_transformers.json", {"prompts": {"query": "other: "}}
+    ),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_vectors_changes_the_fingerprint(
+    model: Path, change: Callable[[Path], object]
+) -> None:
+    before = of(model)
+    change(model)
+    assert of(model) != before
+
+
+def test_what_changes_no_vector_leaves_the_fingerprint(model: Path, tmp_path: Path) -> None:
+    before = of(model)
+    (model / "README.md").write_text("a card")
+    (model / "pytorch_model.bin").write_bytes(b"the same weights in an older format")
+    (model / "onnx").mkdir()
+    (model / "onnx" / "config.json").write_text("{}")
+    config = {"architectures": ["BertModel"], "dtype": "float16", "transformers_version": "9"}
+    write(model / "config.json", {**config, "hidden_size": 8})
+    write(model / "modules.json", [{"type": "sentence_transformers.base.modules.Transformer"}])
+    assert of(model) == before
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    assert of(moved) == before
+
+
+def test_another_use_of_the_same_weights_is_another_model(model: Path) -> None:
+    assert of(model, "embedding") != of(model, "late_interaction")
+    assert cache_key(of(model)) != cache_key(of(model, "late_interaction"))
+
+
+def test_a_folder_without_weights_is_no_model(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model holds no weights"):
+        of(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "saved_as", "engine"),
+    [
+        ({"architectures": ["BertModel"]}, None, "late_interaction"),
+        ({"architectures": ["BertForSequenceClassification"]}, None, "cross_encoder"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "CrossEncoder", "cross_encoder"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "SentenceTransformer", "late_interaction"),
+    ],
+)
+def test_the_engine_is_the_models(
+    model: Path, config: object, saved_as: str | None, engine: str
+) -> None:
+    write(model / "config.json", config)
+    write(model / "config_sentence_transformers.json", {"model_type": saved_as})
+    assert engine_of(ModelFiles("m", model)) == engine
+
+
+def test_a_blueprint_survives_the_disk(tmp_path: Path) -> None:
+    blueprint = Blueprint(
+        kind="embedding",
+        inputs=("input_ids", "attention_mask"),
+        dimension=384,
+        normalised=True,
+        max_tokens=256,
+        pad_id=0,
+        prompts={"query": Prompt("q: ", 2), "passage": Prompt()},
+        tokenizer="{}",
+    )
+    write_blueprint(blueprint, tmp_path / "b.json")
+    assert read_blueprint(tmp_path / "b.json") == blueprint
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "cpus"),
+    [
+        ("cpu.max", "100000 100000\n", 1),
+        ("cpu.max", "50000 100000\n", 1),
+        ("cpu.max", "max 100000\n", None),
+        ("cpu.max", "150000 100000\n", 2),
+        ("cpu/cpu.cfs_quota_us", "-1\n", None),
+        ("cpu/cpu.cfs_quota_us", "100000\n", 1),
+    ],
+)
+def test_threads_come_from_the_quota(
+    tmp_path: Path, file: str, content: str, cpus: int | None
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / file).write_text(content)
+    allowed = len(os.sched_getaffinity(0))
+    assert available_cpus(tmp_path) == (allowed if cpus is None else min(cpus, allowed))
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [("fpu avx512f amx_bf16 avx512_bf16", "amx_bf16"), ("fpu avx512_bf16", "avx512_bf16"),
+     ("fpu avx2", None)],
+)  # fmt: skip
+def test_bf16_is_what_the_cpu_says(tmp_path: Path, flags: str, found: str | None) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    assert multiplies_bf16(tmp_path / "cpuinfo") == found
