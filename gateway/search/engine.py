@@ -6,7 +6,6 @@ Every call holds the GIL, so this runs in the store's own process (`child.py`).
 from __future__ import annotations
 
 import os
-from array import array
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -108,7 +107,7 @@ class Engine:
     def _point(self, point: wire.Point) -> edge.Point:
         vectors: dict[str, Any] = {}
         if point.dense is not None:
-            vectors[wire.DENSE] = memoryview(point.dense).cast("f").tolist()
+            vectors[wire.DENSE] = wire.unpack(point.dense)
         if point.text is not None:
             indices, values = self._encoder.passage(point.text)
             if indices:
@@ -135,7 +134,7 @@ class Engine:
         """Scores by point of each stage that runs, best first, in one pass of the engine."""
         stages: list[tuple[str, Any]] = []
         if call.vector is not None:
-            stages.append((wire.DENSE, memoryview(call.vector).cast("f").tolist()))
+            stages.append((wire.DENSE, wire.unpack(call.vector)))
         if call.text is not None:
             indices, values = self._encoder.question(call.text)
             if indices:
@@ -280,7 +279,7 @@ def _stored(record: edge.Record) -> wire.Point:
     vectors: Any = record.vector or {}
     dense = vectors.get(wire.DENSE)
     return wire.Point(
-        str(record.id), record.payload or {}, None if dense is None else array("f", dense).tobytes()
+        str(record.id), record.payload or {}, None if dense is None else wire.pack(dense)
     )
 
 

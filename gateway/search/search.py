@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gateway.search import wire
 from gateway.search.conditions import metadata_path, selection
 from gateway.search.embedded import EmbeddedPoints
-from gateway.search.points import Points
+from gateway.search.points import Points, unavailable
 from gateway.search.records import (
     RECORD,
     SUMMARY_FIELDS,
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 DEFAULT_CHUNKING: Final = Chunking(chunk_size=512, overlap=50)
 PING_TIMEOUT_S: Final = 2.0
 START_TIMEOUT_S: Final = 60.0
+# Between two looks for a server that is not there yet.
+PREPARE_PAUSE_S: Final = 2.0
+_AWAY: Final = frozenset({Reason.VECTOR_DB_UNAVAILABLE, Reason.DEADLINE_EXCEEDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Search:
         self._leftovers = asyncio.Event()
         self._records = Records(points, self._leftovers.set)
         self._searching = asyncio.Semaphore(plan.concurrency)
-        self._sweeping: asyncio.Task[None] | None = None
+        self._prepared = False
+        self._keeping: asyncio.Task[None] | None = None
 
     @property
     def broken(self) -> bool:
@@ -93,9 +97,19 @@ class Search:
         Raises ServiceError when the store cannot be opened; `FolderInUse` (one of them)
         when another process holds the embedded one.
         """
-        deadline = Deadline.after(START_TIMEOUT_S)
-        plan = self._plan
         await self._points.start()
+        try:
+            await self._prepare(Deadline.after(START_TIMEOUT_S))
+        except ServiceError as error:
+            if self._points.exclusive or error.reason not in _AWAY:
+                raise
+            # A server may come after its clients, or go and come back.
+            log.warning("The vector store is not there yet: %s", error)
+        self._keeping = asyncio.create_task(self._keep(), name="store upkeep")
+
+    async def _prepare(self, deadline: Deadline) -> None:
+        """Makes what must be there: the default collection and its stamp."""
+        plan = self._plan
         await self._points.create(plan.collection, _config(plan), deadline)
         stamp = await self._stamps.create(
             plan.collection, plan.dimension, DEFAULT_CHUNKING, plan.bm25, deadline
@@ -111,18 +125,20 @@ class Search:
         # A crash may have come between a write and its revision.
         await self._stamps.bump(plan.collection)
         self._leftovers.set()
-        self._sweeping = asyncio.create_task(self._sweep_leftovers(), name="sweep")
+        self._prepared = True
 
     async def aclose(self) -> None:
         """Finishes the writes under way, flushes, and lets go of the store."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.wait([self._sweeping])
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         await self._records.aclose()
         await self._points.aclose()
 
     async def ping(self) -> None:
-        """Returns when the store answers, within 2 s."""
+        """Returns when the store answers and the default collection is there, within 2 s."""
+        if not self._prepared:
+            raise unavailable()
         await self._points.ping(Deadline.after(PING_TIMEOUT_S))
 
     async def stamp(self, collection: str, deadline: Deadline) -> Stamp:
@@ -262,21 +278,31 @@ class Search:
         await self._stamps.bump(collection)
         return status
 
-    async def _sweep_leftovers(self) -> None:
-        """Sweeps at the start, and again whenever points were left behind and are old enough."""
+    async def _keep(self) -> None:
+        """Prepares a store that was away, then sweeps: at once, and whenever points were left."""
+        while not self._prepared:
+            await asyncio.sleep(PREPARE_PAUSE_S)
+            try:
+                await self._prepare(Deadline.after(START_TIMEOUT_S))
+            except ServiceError as error:
+                log.warning("The vector store is not there yet: %s", error)
         while True:
             await self._leftovers.wait()
             self._leftovers.clear()
+            # What the crash before this start left is too young at first.
             for pause_s in (0.0, ORPHAN_AGE_S + 60.0):
                 await asyncio.sleep(pause_s)
-                try:
-                    removed = await sweep(self._points, self._plan.collection)
-                except ServiceError as error:
-                    log.warning("The sweep broke off: %s", error)
-                    self._leftovers.set()
-                else:
-                    if removed:
-                        log.info("Removed points that no record names.", extra={"points": removed})
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        try:
+            removed = await sweep(self._points, self._plan.collection)
+        except ServiceError as error:
+            log.warning("The sweep broke off: %s", error)
+            self._leftovers.set()
+            return
+        if removed:
+            log.info("Removed points that no record names.", extra={"points": removed})
 
 
 def open_search(settings: StoreSettings) -> Search:

@@ -6,6 +6,9 @@ This module imports nothing of the gateway, so that the store's process stays sm
 
 from __future__ import annotations
 
+import sys
+from array import array
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -195,6 +198,22 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     id: int
     fault: Literal["", "locked", "expired", "failed"]
     result: msgspec.Raw
+
+
+def pack(vector: Sequence[float]) -> bytes:
+    """A vector as little-endian float32."""
+    packed = array("f", vector)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def unpack(vector: bytes) -> list[float]:
+    """The numbers of a packed vector."""
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
 
 
 def frame(body: bytes) -> bytes:
