@@ -12,7 +12,7 @@ one that cannot:
   neighbours among the other articles remain), SQuAD questions asked of the Rust
   book, quiz questions asked of SQuAD.
 
-A third of the quiz questions are puzzles over code that no sentence answers.
+88 of the 158 quiz questions show code; many are puzzles that no sentence answers.
 Seeded; nothing is trained. Reads BENCH_DATA (default ../shared/data).
 
 all-MiniLM-L6-v2 (bfloat16), 30 articles, 500 questions. SQuAD's paragraph was

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from encoders.options import DEFAULT_CACHE_DIR, BackendName, PrecisionName
 from runtime.settings import WorkerSettings
@@ -149,22 +149,31 @@ class GeneratorSettings(WorkerSettings):
             raise ValueError("must be a model's name, or provider/model")
         return name if slash and provider in PROVIDERS else f"openai/{name}"
 
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.lm_model is None or self.lm_api_base is not None:
-            return self
-        provider, _, model = self.lm_model.partition("/")
-        if provider == "openai" and "/" in model:
-            raise ValueError(
-                f"LM_MODEL: {model.partition('/')[0]} is no provider known here; set LM_API_BASE "
-                "to the address of an OpenAI-compatible server that has the model"
-            )
-        if provider == "openai" and self.openai_api_key is None:
-            raise ValueError("OPENAI_API_KEY is needed for LM_MODEL, unless LM_API_BASE is set")
-        return self
+    # Field by field, and not over the whole, so that every fault is reported at once.
 
-    @model_validator(mode="after")
-    def _room_for_passages(self) -> Self:
-        if self.lm_max_tokens > self.lm_context_tokens // 2:
-            raise ValueError("LM_MAX_TOKENS must be at most half of LM_CONTEXT_TOKENS")
-        return self
+    @field_validator("lm_api_base")
+    @classmethod
+    def _reachable(cls, base: str | None, info: ValidationInfo) -> str | None:
+        provider, _, model = (info.data.get("lm_model") or "").partition("/")
+        if base is None and provider == "openai" and "/" in model:
+            raise ValueError(
+                f"is needed: LM_MODEL's {model.partition('/')[0]!r} is no provider known here, so "
+                "name the OpenAI-compatible server that has the model"
+            )
+        return base
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _has_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        openai = (info.data.get("lm_model") or "").startswith("openai/")
+        # A base that was refused is not in `data`; its own fault is enough.
+        if key is None and openai and info.data.get("lm_api_base", "") is None:
+            raise ValueError("is needed for LM_MODEL, unless LM_API_BASE is set")
+        return key
+
+    @field_validator("lm_context_tokens")
+    @classmethod
+    def _has_room_for_passages(cls, context_tokens: int, info: ValidationInfo) -> int:
+        if context_tokens < 2 * info.data.get("lm_max_tokens", 0):
+            raise ValueError("must be at least twice LM_MAX_TOKENS")
+        return context_tokens

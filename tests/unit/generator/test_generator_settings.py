@@ -39,16 +39,24 @@ def test_a_model_without_a_known_provider_is_behind_an_openai_api(given: str, mo
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"lm_model": "gpt-4o"}, "OPENAI_API_KEY"),
-        ({"lm_model": "meta-llama/Llama", "openai_api_key": "k"}, "LM_API_BASE"),
+        ({"lm_model": "gpt-4o"}, "openai_api_key"),
+        ({"lm_model": "meta-llama/Llama", "openai_api_key": "k"}, "lm_api_base"),
         ({"lm_model": "openai/", **BASE}, "provider/model"),
         ({"lm_api_base": "localhost:8000"}, "lm_api_base"),
-        ({"lm_max_tokens": 5000, "lm_context_tokens": 8192}, "LM_MAX_TOKENS"),
+        ({"lm_max_tokens": 5000, "lm_context_tokens": 8192}, "lm_context_tokens"),
+        ({"lm_model": "openai/"}, "lm_model"),
     ],
 )
 def test_what_cannot_work_is_refused_at_start(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         read(**values)
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(lm_model="gpt-4o", lm_temperature=9, lm_max_tokens=5000, answer_threshold=7)
+    named = {fault["loc"][0] for fault in caught.value.errors()}
+    assert named == {"openai_api_key", "lm_temperature", "lm_context_tokens", "answer_threshold"}
 
 
 def test_a_key_alone_sends_nothing_anywhere() -> None:
