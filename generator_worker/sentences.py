@@ -18,6 +18,12 @@ from markdown_it import MarkdownIt
 # Longer "sentences" (tables of data, logs, text without full stops) are cut at a space: the
 # embedding model reads about 256 tokens and a person less.
 MAX_SENTENCE_CHARACTERS: Final = 500
+# The same before markup is taken off.
+MAX_RAW_CHARACTERS: Final = 2000
+# Longer than any chunk.
+MAX_PASSAGE_CHARACTERS: Final = 16_384
+# The longest abbreviation with what stands before it.
+ABBREVIATION_CHARACTERS: Final = 16
 MIN_WORDS: Final = 3
 # Share of the characters that code is full of and prose is not. Over the Rust book the
 # sentences of its prose stay below .05 outside of `code`, lines of its listings lie above .07.
@@ -56,20 +62,25 @@ _FOOTNOTE = re.compile(
 _LINK = re.compile(r"\[([^\[\]]*)\](?:\((?:[^()]|\([^()]*\))*\)|\[[^\[\]]*\])?")
 _AUTOLINK = re.compile(r"<((?:https?|mailto):[^>\s]+)>")
 _TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z][^<>]*>", re.DOTALL)
-_TEMPLATE = re.compile(r"\{\{#.*?\}\}")
-_STRONG = re.compile(r"(\*\*\*|\*\*|\*|~~)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
-_UNDERSCORED = re.compile(r"(?<!\w)(__|_)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
+_TEMPLATE = re.compile(r"\{\{#[^{}]{0,200}\}\}")
+# The lengths are bounded, or a text of nothing but marks takes the square of its length.
+_STRONG = re.compile(r"(\*\*\*|\*\*|\*|~~)(?=\S)(.{1,300}?)(?<=\S)\1", re.DOTALL)
+_UNDERSCORED = re.compile(r"(?<!\w)(__|_)(?=\S)(.{1,300}?)(?<=\S)\1(?!\w)", re.DOTALL)
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 _HIDDEN = re.compile("\x00(\\d+)\x00")
 
 
 def split_sentences(passage: str) -> list[str]:
     """The sentences of a passage in reading order, cleaned, none empty or longer than
-    MAX_SENTENCE_CHARACTERS; list items and table rows count as sentences of their own."""
+    MAX_SENTENCE_CHARACTERS; list items and table rows count as sentences of their own.
+
+    Reads the first MAX_PASSAGE_CHARACTERS.
+    """
     sentences = []
-    for block in _prose_blocks(_after_open_fence(passage.replace("\x00", ""))):
+    text = passage[:MAX_PASSAGE_CHARACTERS].replace("\x00", "")
+    for block in _prose_blocks(_after_open_fence(text)):
         for raw in _split_block(block):
-            sentence = _cut(plain(raw))
+            sentence = _cut(plain(raw[:MAX_RAW_CHARACTERS]))
             if _is_prose(sentence):
                 sentences.append(sentence)
     return sentences
@@ -172,7 +183,9 @@ def _split_block(block: str) -> Iterator[str]:
         if following is not None:
             if following[-1].islower():
                 continue
-            if masked[match.start()] == "." and _ABBREVIATION.search(masked[start : match.start()]):
+            end = match.start()
+            before = masked[max(start, end - ABBREVIATION_CHARACTERS) : end]
+            if masked[end] == "." and _ABBREVIATION.search(before):
                 continue
         yield block[start : match.end()].strip()
         start = match.end()

@@ -21,7 +21,7 @@ METHODS: Final = ("GenerateAnswer",)
 
 # Far above what the gateway sends (8,192 and 50): bounds for any caller.
 MAX_QUESTION_CHARACTERS: Final = 65_536
-MAX_PASSAGES: Final = 1000
+MAX_PASSAGES: Final = 200
 
 
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -203,7 +203,7 @@ class _Call:
         # Whether text has reached the caller; then no other engine can answer any more.
         self.answering = False
 
-    def start(self, run: Any) -> None:
+    def start(self, run: Coroutine[Any, Any, None]) -> None:
         self._task = asyncio.create_task(self._watch(run))
 
     async def put(self, piece: str) -> None:
@@ -232,7 +232,7 @@ class _Call:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CLOSE_S)
 
-    async def _watch(self, run: Any) -> None:
+    async def _watch(self, run: Coroutine[Any, Any, None]) -> None:
         try:
             await run
         except Exception as error:

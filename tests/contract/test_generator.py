@@ -67,7 +67,7 @@ async def test_the_sentences_read_are_bounded_and_that_is_said(model: WordModel)
         (ask(" ", *PASSAGES), "question"),
         (ask("x" * 65_537, *PASSAGES), "question"),
         (ask(QUESTION), "passages"),
-        (ask(QUESTION, *["text"] * 1001), "passages"),
+        (ask(QUESTION, *["text"] * 201), "passages"),
         (ask(QUESTION, "text", " \n"), "passages[1].text"),
         (ask(QUESTION, "text", temperature=2.1), "temperature"),
         (ask(QUESTION, "text", temperature=float("nan")), "temperature"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +123,14 @@ def test_any_text_gives_bounded_lines(text: str) -> None:
         assert sentence.strip() == sentence
         assert 0 < len(sentence) <= MAX_SENTENCE_CHARACTERS
         assert len(sentence.split("\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["*a ", "_a ", "[a](", "![", "<a ", "`a``b```c ", "{{#", ". . ", "A. B", "\\*", "> ", "|a"],
+)
+def test_nothing_but_marks_is_read_in_time(mark: str) -> None:
+    """The square of the length would take minutes at this one."""
+    started_s = time.process_time()
+    split_sentences(mark * (100_000 // len(mark)))
+    assert time.process_time() - started_s < 2
