@@ -47,7 +47,12 @@ class ModelIdentity:
     max_tokens: int
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.fingerprint[:12]}"
+        return model_label(self.name, self.fingerprint)
+
+
+def model_label(name: str, fingerprint: str) -> str:
+    """A model as callers see it: the last part of its name, and enough of its fingerprint."""
+    return f"{name.rpartition('/')[2]}@{fingerprint[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gateway.clients import Completion, ModelIdentity, Passage, Scores
+from gateway.clients import Completion, ModelIdentity, Passage, Scores, model_label
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
 from gateway.schemas import QueryRequest, SearchRequest, Source, StageScores
@@ -224,7 +224,7 @@ class Pipeline:
                 self._degrade(found, "dense")
                 return None
             raise _about_the_query(error) from error
-        found.embedder = f"{model.name}@{model.fingerprint[:12]}"
+        found.embedder = model_label(model.name, model.fingerprint)
         found.cache_hit = made.cache_hit
         if made.cut:
             self._degrade(found, "query_truncated")

@@ -192,7 +192,7 @@ async def test_scores_come_back_in_order(reranker: RerankerClient) -> None:
     assert scores.values == pytest.approx([1 / 4, 1 / 2])
     assert reranker.known_model is None
     await reranker.model(soon())
-    assert str(reranker.known_model) == "reranker@rrrrrrrrrrrr"
+    assert str(reranker.known_model) == "reranker@rrrrrrrr"
 
 
 @pytest.mark.parametrize("scores", [[], [0.5, 0.5], [float("nan")], [1.5], [-0.1]])

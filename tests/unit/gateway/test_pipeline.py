@@ -53,8 +53,8 @@ async def test_every_stage_runs_on_the_normalised_question(parts: Parts) -> None
     assert parts.reranker.calls[0]["passages"] == ["text of a", "text of b", "text of c"]
     assert set(found.timings_ms) == {"embed", "search", "rerank"}
     assert (found.embedder, found.reranker) == (
-        "all-MiniLM-L6-v2@aaaaaaaaaaaa",
-        "late@bbbbbbbbbbbb",
+        "all-MiniLM-L6-v2@aaaaaaaa",
+        "late@bbbbbbbb",
     )
     assert found.degraded == []
 
