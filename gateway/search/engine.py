@@ -298,6 +298,16 @@ def _filter(selection: wire.Selection) -> edge.Filter | None:
 def _condition(condition: wire.Condition) -> edge.FieldCondition:
     match condition:
         case wire.Match(key, value):
-            return edge.FieldCondition(key, match=edge.MatchValue(value))
+            return edge.FieldCondition(key, match=edge.MatchValue(_value(value)))
         case wire.Between(key, low, high):
             return edge.FieldCondition(key, range=edge.RangeFloat(gte=low, lte=high))
+
+
+def _value(value: str | int | bool) -> Any:
+    if not isinstance(value, bool):
+        return value
+    # The engine's binding takes Python's booleans for integers, which match none, but knows
+    # NumPy's. Imported by the first such filter: it would double the process's start.
+    import numpy as np
+
+    return np.bool_(value)

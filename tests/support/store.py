@@ -1,0 +1,126 @@
+"""Stores for tests: both adapters, real, and an embedder whose vectors are hashes of texts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import AsyncQdrantClient
+
+from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
+from gateway.search import wire
+from gateway.search.embedded import EmbeddedPoints
+from gateway.search.points import Points
+from gateway.search.search import Plan, Search
+from gateway.search.server import ServerPoints, connect
+from gateway.search.types import Bm25
+from runtime.deadline import Deadline
+
+DIMENSION = 16
+COLLECTION = "documents"
+SERVER_URL = os.environ.get("QDRANT_TEST_URL")
+# The in-memory client runs the server adapter's very calls; a server joins when there is one.
+ADAPTERS = ["embedded", "memory", *(["server"] if SERVER_URL else [])]
+
+
+def soon() -> Deadline:
+    """Long enough for a busy machine, short enough for a hang to be seen."""
+    return Deadline.after(30)
+
+
+@asynccontextmanager
+async def open_points(adapter: str, folder: Path) -> AsyncIterator[tuple[Points, str]]:
+    """The adapter, and the name of a collection that it does not have yet."""
+    if adapter == "embedded":
+        embedded = EmbeddedPoints(folder)
+        await embedded.start()
+        try:
+            yield embedded, COLLECTION
+        finally:
+            await embedded.aclose()
+        return
+    if adapter == "memory":
+        memory = ServerPoints(AsyncQdrantClient(":memory:"))
+        try:
+            yield memory, COLLECTION
+        finally:
+            await memory.aclose()
+        return
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    server = ServerPoints(connect(str(SERVER_URL), api_key=None, grpc_port=6334))
+    try:
+        yield server, name
+    finally:
+        await server.aclose()
+        cleaning = connect(str(SERVER_URL), api_key=None, grpc_port=6334)
+        await cleaning.delete_collection(f"{name}@1")
+        await cleaning.close()
+
+
+def a_plan(collection: str = COLLECTION, **indexes: wire.IndexKind) -> Plan:
+    """A store of short vectors."""
+    return Plan(
+        collection=collection,
+        dimension=DIMENSION,
+        bm25=Bm25(),
+        indexes=indexes,
+        concurrency=10,
+        prefetch=50,
+        fusion_k=10,
+    )
+
+
+@asynccontextmanager
+async def embedded_search(folder: Path) -> AsyncIterator[Search]:
+    """The embedded store, opened and closed."""
+    search = Search(EmbeddedPoints(folder), a_plan())
+    try:
+        await search.start()
+        yield search
+    finally:
+        await search.aclose()
+
+
+def vector_of(text: str) -> npt.NDArray[np.float32]:
+    """A unit vector that only depends on the text: different texts are far apart."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    vector = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+class HashEmbedder:
+    """Vectors by `vector_of`, and a list of what was asked. Stands in for the embedder's worker."""
+
+    def __init__(self, fingerprint: str = "f1", dimension: int = DIMENSION) -> None:
+        self.calls: list[list[str]] = []
+        self._identity = ModelIdentity("test-model", fingerprint, dimension, 64)
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts embedded so far."""
+        return [text for call in self.calls for text in call]
+
+    async def model(self, deadline: Deadline) -> ModelIdentity:
+        return self._identity
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType,
+        lane: Lane,
+        fingerprint: str,
+        deadline: Deadline,
+        truncate: bool = True,
+    ) -> Embeddings:
+        deadline.share_s()
+        assert (input_type, lane) == ("passage", "bulk")
+        self.calls.append(list(texts))
+        cut = frozenset(at for at, text in enumerate(texts) if "too-long" in text)
+        return Embeddings(np.stack([vector_of(text) for text in texts]), cut, fingerprint)
