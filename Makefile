@@ -21,7 +21,7 @@ help:
 	@echo 'make types             mypy --strict'
 	@echo 'make format            put the code into its format'
 	@echo 'make protos            write the stubs of protos/ again'
-	@echo 'make bench             measure speed and quality (docs/benchmarks.md)'
+	@echo 'make bench             measure speed and quality'
 	@echo 'make clean             remove .venv, caches and build output; data/ stays'
 
 # Cheap when nothing changed: the script compares its stamp and leaves.

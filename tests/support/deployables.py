@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder_worker.settings import EmbedderSettings
-from generator_worker.settings import GeneratorSettings
 from rag.embedder.v1 import embedder_pb2
 from rag.generator.v1 import generator_pb2
 from rag.reranker.v1 import reranker_pb2
-from reranker_worker.settings import RerankerSettings
 
+from embedder_worker.settings import EmbedderSettings
 from gateway.settings import GatewaySettings
+from generator_worker.settings import GeneratorSettings
+from reranker_worker.settings import RerankerSettings
 from runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

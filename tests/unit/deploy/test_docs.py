@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from support.deployables import FOREIGN_NAMES, ROOT, SETTINGS, environment_names
 
+from gateway.openapi import openapi_document
 from gateway.problems import PROBLEMS
-from gateway.schemas import QueryRequest
+from gateway.schemas import AnswerDone, QueryRequest, Source
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+API = (ROOT / "docs" / "api.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -65,8 +67,33 @@ def test_query_json_is_a_valid_query() -> None:
     assert msgspec.json.decode(body, type=QueryRequest, strict=True).query
 
 
+def section(heading: str) -> str:
+    """That part of the API guide, down to the next heading."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", API, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_api_guide_lists_every_route() -> None:
+    listed = set(re.findall(r"`(GET|POST|DELETE) (/[^`]*)`", section("Routes")))
+    paths = openapi_document("0", keyed=False)["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    # The description of the API and its page do not describe themselves.
+    assert listed - described <= {("GET", "/openapi.json"), ("GET", "/docs")}
+    assert described <= listed
+
+
+def test_api_guide_lists_the_fields_of_a_query() -> None:
+    text = section("POST /query")
+    request, _, answer = text.partition("The answer holds")
+    fields = re.findall(r"^\| `([a-z_]+)` \|", request, re.MULTILINE)
+    assert set(fields) == set(QueryRequest.__struct_fields__)
+    for name in (*AnswerDone.__struct_fields__, *Source.__struct_fields__):
+        assert f"`{name}`" in answer
+
+
 def test_api_guide_lists_every_reason_with_its_status() -> None:
-    table = (ROOT / "docs" / "api.md").read_text().split("| Status |")[1]
+    table = API.split("| Status |")[1]
     listed = {
         (int(status), reason)
         for status, reasons in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", table, re.MULTILINE)
