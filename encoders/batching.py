@@ -105,6 +105,7 @@ class Batcher(Generic[P, R]):
     def start(self) -> None:
         """From now on what is submitted is computed."""
         self._serving = asyncio.create_task(self._serve(), name="batcher")
+        self._serving.add_done_callback(self._on_end)
 
     async def aclose(self) -> None:
         """Answers everything that waits with DRAINING, and waits for the batch that runs."""
@@ -114,6 +115,13 @@ class Batcher(Generic[P, R]):
             await asyncio.gather(self._serving, return_exceptions=True)
         self._fail_all(draining())
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+
+    def _on_end(self, serving: asyncio.Task[None]) -> None:
+        """A fault of the batcher itself must not leave callers waiting."""
+        if not serving.cancelled() and (fault := serving.exception()) is not None:
+            log.critical("the batcher itself failed", exc_info=fault)
+            self._closed = True
+            self._fail_all(draining())
 
     async def submit(
         self,

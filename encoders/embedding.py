@@ -109,7 +109,7 @@ def load_embedding_model(
     threads: 0 takes what the cgroup's quota allows.
     cache_dir: where exports are kept between starts; None keeps none.
 
-    Raises FileNotFoundError or ValueError, each with a message for people.
+    Raises ModelUnusableError, with a message for people.
     """
     runtime = Runtime(backend, precision, threads, cache_dir)
     return EmbeddingModel(open_encoder(name, "embedding", runtime))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from encoders.blueprint import Blueprint, Kind
 from encoders.identity import ModelIdentity, fingerprint
 from encoders.location import ModelFiles, locate
-from encoders.machine import available_cpus, has_nvidia_gpu
+from encoders.machine import available_cpus, has_nvidia_gpu, limit_threads
 from encoders.options import BackendName, Precision, Runtime
 from encoders.tokenizing import LENGTH_STEP, IntArray, Tokenizer, Tokens, pad, padded_length
 
@@ -95,13 +95,14 @@ class Encoder:
 def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
     """Finds and loads a model. Takes 0.5 s with an export at hand, else up to 10 s.
 
-    Raises FileNotFoundError when it is nowhere to be had, ValueError when it is
-    of a kind this program cannot run.
+    Raises ModelUnusableError when it is nowhere to be had, or of a kind this
+    program cannot run.
     """
     files = locate(name)
     digest = fingerprint(files, kind=kind)
     backend_name, reason = _choose_backend(runtime.backend)
     threads = runtime.threads or available_cpus()
+    limit_threads(threads)
     if backend_name == "openvino":
         blueprint, backend = _open_openvino(files, kind, digest, runtime, threads)
     else:

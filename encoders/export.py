@@ -25,7 +25,7 @@ from typing import Final, get_args
 
 from encoders.blueprint import Blueprint, Kind, Prompt
 from encoders.identity import fingerprint
-from encoders.location import ModelFiles, locate
+from encoders.location import ModelFiles, ModelUnusableError, locate
 from encoders.openvino_import import import_openvino
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Export:
 def open_export(files: ModelFiles, kind: Kind, model_fingerprint: str, cache_dir: Path) -> Export:
     """The cached export of the model, made first if it is not there.
 
-    Raises RuntimeError when it cannot be made, OSError when `cache_dir` cannot be written.
+    Raises ModelUnusableError when it cannot be made, OSError when `cache_dir` cannot be written.
     """
     folder = cache_dir / cache_key(model_fingerprint)
     if not (folder / _BLUEPRINT).is_file():
@@ -82,7 +82,7 @@ def _export_in_child(files: ModelFiles, kind: Kind, cache_dir: Path) -> None:
     )
     if done.returncode != 0:
         last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"{files.name} cannot be exported for OpenVINO: {last_line}")
+        raise ModelUnusableError(f"{files.name} cannot be exported for OpenVINO: {last_line}")
 
 
 def make_export(files: ModelFiles, kind: Kind, cache_dir: Path) -> Path:

@@ -17,7 +17,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from encoders.blueprint import Blueprint, InputType, Kind, Prompt
-from encoders.location import ModelFiles
+from encoders.location import ModelFiles, ModelUnusableError
 
 # Names sentence-transformers looks for, in its order, for either side of retrieval.
 _PROMPT_NAMES: Final[Mapping[InputType, tuple[str, ...]]] = {
@@ -104,7 +104,7 @@ def _activation(model: CrossEncoder) -> Callable[[Tensor], Tensor]:
 def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     """Loads a model from its folder, in float32, without the network.
 
-    Raises ValueError for a model that this program cannot run, naming why.
+    Raises ModelUnusableError for a model that this program cannot run, naming why.
     """
     if kind == "cross_encoder":
         return _build_cross_encoder(files)
@@ -140,7 +140,9 @@ def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
     )
     model.eval()
     if model.num_labels != 1:
-        raise ValueError(f"{files.name} gives {model.num_labels} labels a pair; one is needed")
+        raise ModelUnusableError(
+            f"{files.name} gives {model.num_labels} labels a pair; one is needed"
+        )
     transformer = _transformer(model, files)
     takes_types = "token_type_ids" in transformer.tokenizer.model_input_names
     inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if takes_types else ()))
@@ -161,11 +163,13 @@ def _transformer(model: nn.Sequential, files: ModelFiles) -> Any:
     """The first module, if it is one this program can feed."""
     first = model[0]
     if not isinstance(first, Transformer):
-        raise ValueError(f"{files.name} begins with {type(first).__name__}, not a transformer")
+        raise ModelUnusableError(
+            f"{files.name} begins with {type(first).__name__}, not a transformer"
+        )
     if getattr(first.tokenizer, "backend_tokenizer", None) is None:
-        raise ValueError(f"{files.name} has no tokenizer of the Rust kind (tokenizer.json)")
+        raise ModelUnusableError(f"{files.name} has no tokenizer of the Rust kind (tokenizer.json)")
     if "message" in first.modality_config:
-        raise ValueError(f"{files.name} reads chat messages, not plain texts")
+        raise ModelUnusableError(f"{files.name} reads chat messages, not plain texts")
     return first
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from encoders.location import ModelFiles
+from encoders.location import ModelFiles, ModelUnusableError
 
 # Raised when the same files come to mean other vectors (another normalisation, say).
 SEMANTICS_VERSION: Final = 1
@@ -65,7 +65,7 @@ def fingerprint(files: ModelFiles, *, kind: str) -> str:
 def relevant_files(folder: Path) -> list[Path]:
     """The files that decide what the model computes, in a fixed order.
 
-    Raises FileNotFoundError when the folder holds no weights.
+    Raises ModelUnusableError when the folder holds no weights.
     """
     folders = [folder, *sorted(path for path in folder.iterdir() if _is_module(path))]
     found: list[Path] = []
@@ -81,7 +81,7 @@ def relevant_files(folder: Path) -> list[Path]:
         for pattern in _TOKENIZER_TEXT:
             found += sorted(part.glob(pattern))
     if not weights:
-        raise FileNotFoundError(f"{folder.name} holds no weights (*.safetensors or *.bin)")
+        raise ModelUnusableError(f"{folder.name} holds no weights (*.safetensors or *.bin)")
     return [path for path in found if path.name not in _NOT_THE_MODEL]
 
 

@@ -20,6 +20,10 @@ _CONFIGURATION: Final = ["*.json", "*.txt", "*.model", "*.py"]
 _OTHER_RUNTIMES: Final = ["onnx/*", "openvino/*", "coreml/*", "*.onnx"]
 
 
+class ModelUnusableError(ValueError):
+    """The model that was asked for is nowhere to be had, or of a kind this program cannot run."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model that lies on this machine.
@@ -41,7 +45,7 @@ def locate(name: str) -> ModelFiles:
     """The files of `name`: a packaged model, a local folder or a hub name, in that order.
 
     A hub is asked only when the model is in neither its local cache nor a
-    package, and never when HF_HUB_OFFLINE is set. Raises FileNotFoundError
+    package, and never when HF_HUB_OFFLINE is set. Raises ModelUnusableError
     when the model is nowhere to be had.
     """
     packaged = _packaged(name)
@@ -51,7 +55,7 @@ def locate(name: str) -> ModelFiles:
     if folder.is_dir():
         return ModelFiles(folder.resolve().name, folder.resolve())
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no model folder {name!r}")
+        raise ModelUnusableError(f"there is no model folder {name!r}")
     return ModelFiles(name, _from_hub(name))
 
 
@@ -87,4 +91,4 @@ def _from_hub(name: str) -> Path:
                 continue
             if any(folder.glob(weights)):
                 return folder
-    raise FileNotFoundError(f"model {name!r} is in no package, folder, cache or hub") from last
+    raise ModelUnusableError(f"model {name!r} is in no package, folder, cache or hub") from last

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
@@ -48,6 +50,16 @@ def multiplies_bf16(cpuinfo: Path = _CPUINFO) -> str | None:
         if name in flags:
             return name
     return None
+
+
+def limit_threads(threads: int) -> None:
+    """Bounds the process's other pools: the tokenizers' and that of numpy's matrix products.
+
+    Each starts a thread per CPU of the host otherwise, whatever the quota. The
+    tokenizers read theirs once, before the first batch of texts.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    threadpool_limits(threads, user_api="blas")
 
 
 def has_nvidia_gpu() -> bool:

@@ -81,7 +81,7 @@ def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:
     A model with a head that reads pairs is a cross-encoder; of an embedding model
     the token states are compared (late interaction).
 
-    Raises FileNotFoundError or ValueError, each with a message for people.
+    Raises ModelUnusableError, with a message for people.
     """
     from encoders.cross_encoder import CrossEncoderScorer
     from encoders.late_interaction import LateInteraction

@@ -18,6 +18,8 @@ from support.encoder_workers import embedder, failure, retry_info
 from support.models import MINILM, TEXTS, exports
 from support.serving import Running
 
+from embedder_worker.settings import EmbedderSettings
+from embedder_worker.worker import serve
 from encoders.embedding import load_embedding_model
 from runtime.errors import Reason, ServiceError, decode
 
@@ -200,6 +202,17 @@ async def test_a_worker_that_loads_says_so() -> None:
         assert ready.status == health_pb2.HealthCheckResponse.NOT_SERVING
         await running.ready()
         assert await stub.GetModel(pb.GetModelRequest())
+
+
+async def test_a_model_that_is_nowhere_is_one_line_and_exit_2(capsys) -> None:
+    settings = EmbedderSettings(
+        _env_file=None, grpc_host="127.0.0.1", grpc_port=0, metrics_port=0,
+        embedding_model="/no/such/model",
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        await serve(settings)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "EMBEDDING_MODEL: there is no model folder '/no/such/model'\n"
 
 
 async def test_a_cancelled_call_leaves_nothing_behind() -> None:

@@ -14,7 +14,7 @@ from support.models import MINILM
 from encoders.blueprint import Blueprint, Prompt
 from encoders.export import cache_key, read_blueprint, write_blueprint
 from encoders.identity import fingerprint
-from encoders.location import ModelFiles, locate
+from encoders.location import ModelFiles, ModelUnusableError, locate
 from encoders.machine import available_cpus, multiplies_bf16
 from encoders.scoring import engine_of
 
@@ -34,7 +34,7 @@ def test_of_a_local_folder_only_the_last_part_shows(model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "a/b/c"])
 def test_a_folder_that_is_not_there_is_said(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no model folder"):
+    with pytest.raises(ModelUnusableError, match="there is no model folder"):
         locate(name)
 
 
@@ -43,7 +43,7 @@ def test_a_model_of_no_hub_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is in no package"):
+    with pytest.raises(ModelUnusableError, match="'nobody/nothing' is in no package"):
         locate("nobody/nothing")
 
 
@@ -110,7 +110,7 @@ def test_another_use_of_the_same_weights_is_another_model(model: Path) -> None:
 
 def test_a_folder_without_weights_is_no_model(model: Path) -> None:
     (model / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="model holds no weights"):
+    with pytest.raises(ModelUnusableError, match="model holds no weights"):
         of(model)
 
 
