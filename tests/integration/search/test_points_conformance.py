@@ -31,7 +31,9 @@ def record(document_id: str, version: str, seq: int = 1, **more: Any) -> wire.Po
     return wire.Point(ids.record_id(document_id), {**payload, **more})
 
 
-def chunk(document_id: str, version: str, text: str, ordinal: int = 0, **metadata: Any) -> wire.Point:
+def chunk(
+    document_id: str, version: str, text: str, ordinal: int = 0, **metadata: Any
+) -> wire.Point:
     payload = {
         "kind": "chunk",
         "document_id": document_id,
@@ -193,7 +195,8 @@ async def test_sparse_finds_words_and_weighs_rare_ones_more(made: Store) -> None
 async def test_stop_words_alone_find_nothing_by_words_but_dense_goes_on(made: Store) -> None:
     points, collection = made
     await points.upsert(collection, [record("a", "1"), chunk("a", "1", "the owner")], soon())
-    assert await points.query(collection, question(words="the of and"), soon()) == wire.Found([], [])
+    nothing = await points.query(collection, question(words="the of and"), soon())
+    assert nothing == wire.Found([], [])
     both = await points.query(collection, question(words="the", like="the owner"), soon())
     assert [passage.document_id for passage in both.passages] == ["a"]
 

@@ -1,0 +1,270 @@
+"""Documents through the indexer into the real store: what is embedded, written and answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.store import DIMENSION, HashEmbedder, soon, vector_of
+
+from gateway.clients import Embeddings
+from gateway.indexing import DocumentResult, Indexer, NewDocument
+from gateway.search.points import Points
+from gateway.search.search import Search
+from gateway.search.types import Chunking
+from runtime.errors import Reason, ServiceError
+
+Store = tuple[Points, str]
+SMALL = Chunking(64, 0)
+
+
+def paragraphs(*words: str) -> str:
+    """One chunk of at most 64 characters for each word."""
+    return "\n\n".join(f"{word} " + "x" * (60 - len(word)) for word in words)
+
+
+async def index(
+    indexer: Indexer, collection: str, *documents: NewDocument, chunking: Chunking = SMALL
+) -> list[DocumentResult]:
+    return (await indexer.index(collection, documents, chunking, soon())).results
+
+
+async def test_a_document_is_cut_embedded_and_found(search: Search, store: Store) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=32)
+    [result] = await index(
+        indexer, collection, NewDocument("a", "  Ownership\n is   unique.  ", {"n": 1})
+    )
+    assert result == DocumentResult("a", "added", 1, 0)
+    assert embedder.texts == ["Ownership is unique."]
+    hits = await search.nearest(
+        collection,
+        text="ownership",
+        vector=vector_of("Ownership is unique."),
+        mode="hybrid",
+        filter=None,
+        limit=3,
+        deadline=soon(),
+    )
+    assert [(hit.text, hit.metadata) for hit in hits] == [("Ownership\n is   unique.", {"n": 1})]
+    stamp = await search.stamp(collection, soon())
+    assert stamp.model is not None
+    assert stamp.model.fingerprint == "f1"
+
+
+async def test_the_same_again_writes_and_embeds_nothing(search: Search, store: Store) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=32)
+    document = NewDocument("a", paragraphs("one", "two"), {"team": "red", "n": [1, 2.0, None]})
+    await index(indexer, collection, document)
+    calls, stamp = len(embedder.calls), await search.stamp(collection, soon())
+    assert await index(indexer, collection, document) == [DocumentResult("a", "unchanged", 2, 0)]
+    assert len(embedder.calls) == calls
+    assert await search.stamp(collection, soon()) == stamp
+
+
+async def test_changed_metadata_alone_embeds_nothing(search: Search, store: Store) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=32)
+    text = paragraphs("one", "two")
+    await index(indexer, collection, NewDocument("a", text, {"team": "red"}))
+    calls = len(embedder.calls)
+    [result] = await index(indexer, collection, NewDocument("a", text, {"team": "blue"}))
+    assert (result.status, len(embedder.calls)) == ("replaced", calls)
+    hits = await search.nearest(
+        collection,
+        text="two",
+        vector=vector_of(paragraphs("two")),
+        mode="hybrid",
+        filter=None,
+        limit=1,
+        deadline=soon(),
+    )
+    assert hits[0].metadata == {"team": "blue"}
+    assert hits[0].dense == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_a_changed_document_embeds_only_its_new_chunks(search: Search, store: Store) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=32)
+    await index(indexer, collection, NewDocument("a", paragraphs("one", "two", "three"), {}))
+    embedder.calls.clear()
+    [result] = await index(
+        indexer, collection, NewDocument("a", paragraphs("zero", "one", "three"), {})
+    )
+    assert result == DocumentResult("a", "replaced", 3, 0)
+    assert embedder.texts == [paragraphs("zero")]
+
+
+async def test_other_chunking_replaces(search: Search, store: Store) -> None:
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=32)
+    document = NewDocument("a", paragraphs("one", "two"), {})
+    await index(indexer, collection, document)
+    [result] = await index(indexer, collection, document, chunking=Chunking(512, 50))
+    assert result == DocumentResult("a", "replaced", 1, 0)
+
+
+async def test_the_collections_chunking_is_the_default(search: Search, store: Store) -> None:
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=32)
+    outcome = await indexer.index(
+        collection, [NewDocument("a", paragraphs("one", "two"), {})], None, soon()
+    )
+    assert outcome.results[0].chunks == 1
+
+
+async def test_cut_chunks_are_counted_and_remembered(search: Search, store: Store) -> None:
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=32)
+    text = paragraphs("too-long", "short")
+    first = await index(indexer, collection, NewDocument("a", text, {}))
+    again = await index(indexer, collection, NewDocument("a", text, {}))
+    moved = await index(indexer, collection, NewDocument("a", text, {"n": 1}))
+    assert [r.truncated_chunks for r in (*first, *again, *moved)] == [1, 1, 1]
+
+
+async def test_calls_are_filled_across_documents(search: Search, store: Store) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=8)
+    documents = [NewDocument(f"d{at}", paragraphs(f"word{at}"), {}) for at in range(64)]
+    results = await index(indexer, collection, *documents)
+    assert [result.id for result in results] == [document.id for document in documents]
+    assert sorted(embedder.texts) == sorted(document.text for document in documents)
+    assert max(len(call) for call in embedder.calls) <= 8
+    assert len(embedder.calls) < 64 / 2
+
+
+async def test_texts_of_whitespace_keep_a_record_and_no_chunk(
+    search: Search, store: Store
+) -> None:
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=8)
+    document = NewDocument("a", " \n\t  ", {})
+    assert await index(indexer, collection, document) == [DocumentResult("a", "added", 0, 0)]
+    assert await index(indexer, collection, document) == [DocumentResult("a", "unchanged", 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("document", "chunking", "field"),
+    [
+        (NewDocument("b", "x" * 70_000, {}), Chunking(64, 63), "documents[1].text"),
+        (NewDocument("b", "x", {"a": [{"b": 2**63}]}), SMALL, "documents[1].metadata"),
+    ],
+)
+async def test_one_bad_document_indexes_nothing(
+    search: Search, store: Store, document: NewDocument, chunking: Chunking, field: str
+) -> None:
+    _, collection = store
+    embedder = HashEmbedder()
+    indexer = Indexer(search, embedder, batch_size=8)
+    with pytest.raises(ServiceError) as caught:
+        await index(
+            indexer, collection, NewDocument("a", "fine", {}), document, chunking=chunking
+        )
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert caught.value.metadata == {"field": field}
+    assert embedder.calls == []
+    assert await search.get_document(collection, "a", soon()) is None
+
+
+async def test_another_model_is_refused_before_anything_is_written(
+    search: Search, store: Store
+) -> None:
+    _, collection = store
+    await index(Indexer(search, HashEmbedder(), batch_size=8), collection, a_document("a"))
+    for other in (HashEmbedder("f2"), HashEmbedder("f3", DIMENSION * 2)):
+        with pytest.raises(ServiceError) as caught:
+            await index(Indexer(search, other, batch_size=8), collection, a_document("b"))
+        assert caught.value.reason is Reason.MODEL_MISMATCH
+        assert other.calls == []
+    assert await search.get_document(collection, "b", soon()) is None
+
+
+async def test_out_of_time_stops_between_documents_and_a_retry_goes_on(
+    search: Search, store: Store
+) -> None:
+    _, collection = store
+    documents = [a_document(f"d{at}") for at in range(3)]
+    slow = FailsAt("d1", ServiceError(Reason.DEADLINE_EXCEEDED, "The time budget ran out."))
+    with pytest.raises(ServiceError) as caught:
+        await index(Indexer(search, slow, batch_size=1), collection, *documents)
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    for document in documents:
+        found = await search.get_document(collection, document.id, soon())
+        assert found is None or found.text == document.text
+    await search._records.aclose()  # what had begun is finished
+    again = await index(Indexer(search, HashEmbedder(), batch_size=1), collection, *documents)
+    statuses = {result.id: result.status for result in again}
+    assert statuses["d1"] == "added"
+    assert set(statuses.values()) <= {"added", "unchanged"}
+
+
+async def test_a_caller_that_leaves_stops_the_embedding(search: Search, store: Store) -> None:
+    _, collection = store
+    held = Held()
+    indexing = asyncio.create_task(
+        index(Indexer(search, held, batch_size=1), collection, a_document("a"))
+    )
+    await held.asked.wait()
+    indexing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await indexing
+    assert held.cancelled
+    assert await search.get_document(collection, "a", soon()) is None
+
+
+async def test_a_document_larger_than_the_window_goes_through_alone(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.indexing.WINDOW_CHUNKS", 4)
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=8)
+    large = NewDocument("large", paragraphs(*(f"w{at}" for at in range(20))), {})
+    results = await index(indexer, collection, a_document("a"), large, a_document("b"))
+    assert [result.chunks for result in results] == [1, 20, 1]
+    assert indexer._window._used == 0
+
+
+def a_document(name: str) -> NewDocument:
+    return NewDocument(name, f"text of {name}", {})
+
+
+class FailsAt(HashEmbedder):
+    """Fails on the text that holds a word."""
+
+    def __init__(self, word: str, error: ServiceError) -> None:
+        super().__init__()
+        self._word = word
+        self._error = error
+
+    async def embed(self, texts: Sequence[str], **rest: Any) -> Embeddings:
+        if any(self._word in text for text in texts):
+            raise self._error
+        return await super().embed(texts, **rest)
+
+
+class Held(HashEmbedder):
+    """Never answers; says when it was asked, and when it was left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.cancelled = False
+
+    async def embed(self, texts: Sequence[str], **rest: Any) -> Embeddings:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise AssertionError("never answers")
+

@@ -1,0 +1,59 @@
+"""Cutting: nothing empty, nothing lost, nothing too long, and no text that takes forever."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.chunking import cut, most_chunks
+from gateway.search.types import Chunking
+
+
+@given(
+    text=st.text(max_size=3000),
+    size=st.integers(64, 256),
+    share=st.floats(0, 0.9),
+)
+def test_chunks_are_pieces_of_the_text_in_order(text: str, size: int, share: float) -> None:
+    chunks = cut(text, Chunking(size, int(size * share)))
+    at = 0
+    for chunk in chunks:
+        assert chunk.strip()
+        assert len(chunk) <= size
+        at = text.index(chunk, max(at - size, 0))
+
+
+@given(text=st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=3000))
+def test_nothing_but_whitespace_is_lost(text: str) -> None:
+    assert "".join(cut(text, Chunking(64, 0))) == text
+
+
+@pytest.mark.parametrize("text", [" ", "\n\n\t", "\u00a0\u2003", "\u3000\n"])
+def test_whitespace_has_no_chunks(text: str) -> None:
+    assert cut(text, Chunking(64, 0)) == []
+
+
+def test_markdown_is_cut_at_headings_and_text_at_sentences() -> None:
+    body = "Some words that fill a line of it. "
+    markdown = f"# One\n\n{body}\n\n# Two\n\n{body}"
+    assert [chunk[:5] for chunk in cut(markdown, Chunking(64, 0))] == ["# One", "# Two"]
+    plain = f"{body}{body}{body}"
+    assert cut(plain, Chunking(80, 0)) == [f"{body}{body}".strip(), body.strip()]
+
+
+def test_sections_lose_nothing_of_long_texts() -> None:
+    words = [f"word{number}" for number in range(30_000)]
+    chunks = cut(" ".join(words), Chunking(128, 0))
+    assert " ".join(chunks).split() == words
+
+
+@pytest.mark.parametrize("unit", ["x", "a ", "- a b\n", "漢字"])
+def test_no_text_takes_forever(unit: str) -> None:
+    started_s = time.monotonic()
+    chunks = cut(unit * (200_000 // len(unit)), Chunking(512, 50))
+    # 0.1 s for most of these, 1 s for Chinese; minutes before there were sections.
+    assert time.monotonic() - started_s < 20
+    assert 200_000 / 512 * 0.9 < len(chunks) < 2 * most_chunks(200_000, Chunking(512, 50))
