@@ -20,7 +20,7 @@ from runtime.errors import ServiceError
 log = logging.getLogger(__name__)
 
 # How often the state of the channels is read: it is in memory, and this many reads cost nothing.
-LOOK_S: Final = 0.2
+LOOK_S: Final = 0.1
 ASK_MODEL_S: Final = 5.0
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.problems import PROBLEMS
 
-STAGES: Final = ("embed", "search", "rerank", "generate", "index")
+STAGES: Final = ("embed", "search", "rerank", "generate")
 CACHE_TIERS: Final = ("memory", "redis")
 COMPONENTS: Final = ("vector_db", "cache", "embedder", "reranker", "generator")
 # From a cached search (3 ms) to a long generation; 0.1 s is the promise people watch.

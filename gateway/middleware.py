@@ -23,7 +23,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.problems import Fault, HttpError, HttpReason, invalid
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
-from runtime.telemetry import Tracing
+from runtime.telemetry import Span, Tracing
 
 # Never refused, never keyed: probes and scrapes must not fail because the gateway is busy.
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
@@ -68,18 +68,16 @@ class Front:
         """Serves one HTTP request. The server's lifespan is off, websockets are not offered."""
         exchange = self._begin(scope)
         respond = _responder(exchange, send)
-        traceparent = exchange.headers.get(b"traceparent")
-        span = self._tracing.enter(
-            f"{exchange.method} /{exchange.path.strip('/').partition('/')[0]}",
-            traceparent.decode("latin-1") if traceparent else None,
-        )
+        # Probes and scrapes would drown a trace's readers.
+        span = None if exchange.path in OPEN_PATHS else self._span(exchange)
         try:
             if exchange.path in OPEN_PATHS:
                 await self._app(scope, receive, respond)
             else:
                 await self._serve(exchange, scope, receive, respond)
         except asyncio.CancelledError:
-            if not exchange.left:
+            if not exchange.left:  # the drain took too long
+                exchange.reason = Reason.DRAINING
                 raise
             _forgive_cancellation()
         except Exception as error:
@@ -87,7 +85,8 @@ class Front:
         finally:
             if exchange.left:
                 exchange.status = CALLER_LEFT
-            span.end(exchange.reason)
+            if span is not None:
+                span.end(exchange.reason)
             self._record(exchange)
 
     def _begin(self, scope: Scope) -> Exchange:
@@ -103,6 +102,12 @@ class Front:
         attach(scope, exchange)
         scope["app"] = self  # the router then raises instead of answering in plain text
         return exchange
+
+    def _span(self, exchange: Exchange) -> Span:
+        traceparent = exchange.headers.get(b"traceparent")
+        # The first part of the path names the route; the rest may be a document's id.
+        name = f"{exchange.method} /{exchange.path.strip('/').partition('/')[0]}"
+        return self._tracing.enter(name, traceparent.decode("latin-1") if traceparent else None)
 
     async def _serve(
         self, exchange: Exchange, scope: Scope, receive: Receive, respond: Send

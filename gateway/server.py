@@ -22,6 +22,8 @@ log: Final = logging.getLogger(__name__)
 BACKLOG: Final = 2048
 # Load balancers keep idle connections for 60 s; closing first would race with their requests.
 KEEP_ALIVE_S: Final = 75
+# After the drain: for the last bytes to leave; what still runs then is cancelled.
+CLOSE_S: Final = 2
 
 
 class _Server(uvicorn.Server):
@@ -106,7 +108,7 @@ def _server(gateway: Gateway, settings: GatewaySettings) -> _Server:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(settings.drain_timeout_seconds)),
+            timeout_graceful_shutdown=CLOSE_S,
             backlog=BACKLOG,
         )
     )

@@ -1,0 +1,113 @@
+"""Whatever a caller sends is a request or a clear refusal, never a crash."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.decoding import MAX_FAULTS, BodyDecoder, decode_parameters
+from gateway.problems import HttpError, HttpReason, encode, problem
+from gateway.schemas import IndexRequest, ListParameters, QueryRequest, SearchRequest
+from gateway.text import normalise
+
+DECODERS: dict[type[msgspec.Struct], BodyDecoder[Any]] = {
+    cls: BodyDecoder(cls) for cls in (QueryRequest, SearchRequest, IndexRequest)
+}
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("\ud800")
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["query", "top_k", "filter", "documents", "text", "id", "metadata", "overlap", "mode", "x"]
+)
+REQUESTS = st.recursive(
+    JSON,
+    lambda inner: st.one_of(
+        st.dictionaries(NAMES, inner, max_size=5),
+        st.lists(st.dictionaries(NAMES, inner, max_size=3), max_size=3),
+    ),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize("cls", list(DECODERS))
+@given(value=REQUESTS)
+def test_any_json_is_a_request_or_a_refusal(cls: type[msgspec.Struct], value: Any) -> None:
+    body = json.dumps(value).encode()
+    try:
+        assert isinstance(DECODERS[cls].decode(body), cls)
+    except HttpError as error:
+        document, _ = problem(error, "id")
+        encode(document)  # whatever was sent, what we answer is UTF-8
+        assert document.status in (400, 422)
+        assert len(document.errors) <= MAX_FAULTS
+        if document.status == 422:
+            assert document.errors
+
+
+@pytest.mark.parametrize("cls", list(DECODERS))
+@given(body=st.binary(max_size=60))
+def test_any_bytes_are_a_request_or_a_refusal(cls: type[msgspec.Struct], body: bytes) -> None:
+    with pytest.raises(HttpError):
+        DECODERS[cls].decode(body)
+
+
+@given(query=st.binary(max_size=60))
+def test_any_query_string_is_parameters_or_a_refusal(query: bytes) -> None:
+    try:
+        assert decode_parameters(query, ListParameters).limit >= 1
+    except HttpError as error:
+        document, _ = problem(error, "id")
+        assert document.reason == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "Expecting value at line 1, column 1."),
+        (b'{\n"query": }', "Expecting value at line 2, column 10."),
+        (b'{"query": "\xff"}', "Byte 11 is not UTF-8."),
+        (b"[" * 100_000, "Objects and arrays are nested too deep."),
+        (b'{"query": "\\udfff"}', "A string holds half of a surrogate pair."),
+        (b'{"query": "x", "temperature": NaN}', "A number cannot be read."),
+        ('{"query": "x"}'.encode("utf-16"), "Byte 0 is not UTF-8."),
+    ],
+)
+def test_what_is_not_json_is_said_where(body: bytes, detail: str) -> None:
+    with pytest.raises(HttpError) as caught:
+        DECODERS[QueryRequest].decode(body)
+    assert caught.value.reason is HttpReason.MALFORMED_JSON
+    assert caught.value.detail == detail
+
+
+def test_a_thousand_faults_are_not_a_thousand_lines() -> None:
+    body = json.dumps({"documents": [{"text": ""}] * 1000}).encode()
+    with pytest.raises(HttpError) as caught:
+        DECODERS[IndexRequest].decode(body)
+    assert len(caught.value.errors) == MAX_FAULTS
+
+
+@given(st.text(max_size=40))
+def test_normalised_text_is_its_own_normal_form(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert once == once.strip()
+    assert "  " not in once
+    assert normalise(f" {text}\n") == once
+
+
+def test_texts_that_look_alike_are_one() -> None:
+    assert normalise("cafe\u0301  au\u00a0lait\n") == "caf\u00e9 au lait"
