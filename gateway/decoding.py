@@ -17,9 +17,9 @@ from gateway.schemas import PATTERNS
 
 # A body of nothing but faults must not come back many times its size.
 MAX_FAULTS: Final = 100
+MAX_NAME_CHARACTERS: Final = 64
 # `$.documents[3].text` at the end of msgspec's messages.
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -65,10 +65,13 @@ def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoRetu
     """Raises what was wrong with a body that the fast path refused."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         detail = "Objects and arrays are nested too deep."
     except UnicodeDecodeError as bad:
         detail = f"Byte {bad.start} is not UTF-8."
+    except UnicodeEncodeError:  # escaped, it is JSON to the letter, but no text
+        detail = "A string holds half of a surrogate pair."
     except json.JSONDecodeError as bad:
         detail = f"{bad.msg} at line {bad.lineno}, column {bad.colno}."
     except ValueError:  # NaN, or a number of more digits than Python reads
@@ -77,8 +80,7 @@ def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoRetu
         if isinstance(error, msgspec.ValidationError):
             faults = list(islice(_struct_faults(value, cls, "", strict=True), MAX_FAULTS))
             raise invalid(faults or [_fault_of(error, "")]) from error
-        # All that Python's parser takes and msgspec does not.
-        detail = "A string holds half of a surrogate pair."
+        detail = "The body cannot be read."
     raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
 
 
@@ -113,7 +115,7 @@ def _field_faults(
     known = {field.name for field in fields}
     for name in value:
         if name not in known:
-            yield Fault(prefix + _printable(name), "Unknown field")
+            yield Fault(prefix + name[:MAX_NAME_CHARACTERS], "Unknown field")
     for field in fields:
         place = prefix + field.name
         if field.name not in value:
@@ -175,11 +177,6 @@ def _fault_of(error: msgspec.ValidationError, path: str) -> Fault:
     inner = match.group(1)
     joined = path + inner if not path or inner.startswith("[") else f"{path}.{inner}"
     return Fault(joined, message[: match.start()])
-
-
-def _printable(name: str) -> str:
-    """A caller's own field name, fit to be sent back."""
-    return _SURROGATE.sub("\ufffd", name)[:64]
 
 
 def _json_name(value: Any) -> str:

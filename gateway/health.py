@@ -11,9 +11,9 @@ from typing import Final, Literal, Protocol
 
 import grpc
 
+from gateway.answers import Component, Components, HealthResponse, Readiness
 from gateway.clients import ModelIdentity
 from gateway.metrics import COMPONENTS, GatewayMetrics
-from gateway.schemas import Component, Components, HealthResponse, Readiness
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import schemas
+from gateway import answers, schemas
 from gateway.problems import PROBLEM_JSON, PROBLEMS, HttpReason, Problem
 from gateway.routes.common import JSON
 from runtime.errors import Reason
@@ -74,7 +74,7 @@ class Operation:
 OPERATIONS: Final = (
     Operation(
         "post", "/query", "Questions", "Ask a question, get an answer with its sources",
-        schemas.QueryResponse, body=schemas.QueryRequest, example=_EXAMPLE_QUERY,
+        answers.QueryResponse, body=schemas.QueryRequest, example=_EXAMPLE_QUERY,
         reasons=(*_BODY, *_STORE, *_EMBED, Reason.GENERATOR_UNAVAILABLE),
         notes="With `stream: true` the answer is `text/event-stream`: `event: sources` (the "
         "sources), `event: token` (`{\"text\"}`, many times), `event: done` (the answer less "
@@ -83,12 +83,12 @@ OPERATIONS: Final = (
     ),
     Operation(
         "post", "/search", "Questions", "Find passages",
-        schemas.SearchResponse, body=schemas.SearchRequest, example=_EXAMPLE_QUERY,
+        answers.SearchResponse, body=schemas.SearchRequest, example=_EXAMPLE_QUERY,
         reasons=(*_BODY, *_STORE, *_EMBED),
     ),
     Operation(
         "post", "/index", "Documents", "Add or replace documents",
-        schemas.IndexResponse, body=schemas.IndexRequest, example=_EXAMPLE_INDEX,
+        answers.IndexResponse, body=schemas.IndexRequest, example=_EXAMPLE_INDEX,
         reasons=(*_BODY, *_STORE, *_EMBED),
         notes="All or nothing is checked before anything is written: one bad document, and "
         "none is indexed. A time-out keeps the documents completed before it; send the same "
@@ -96,29 +96,29 @@ OPERATIONS: Final = (
     ),
     Operation(
         "get", "/documents", "Documents", "List documents",
-        schemas.DocumentList, parameters=schemas.ListParameters,
+        answers.DocumentList, parameters=schemas.ListParameters,
         reasons=(Reason.INVALID_ARGUMENT, *_STORE),
     ),
     Operation(
         "get", "/documents/{id}", "Documents", "Read a document with its chunks",
-        schemas.DocumentDetail, parameters=schemas.CollectionParameter, path_id=True,
+        answers.DocumentDetail, parameters=schemas.CollectionParameter, path_id=True,
         reasons=(Reason.INVALID_ARGUMENT, Reason.DOCUMENT_NOT_FOUND, *_STORE),
     ),
     Operation(
         "delete", "/documents/{id}", "Documents", "Delete a document",
-        schemas.Deleted, parameters=schemas.CollectionParameter, path_id=True,
+        answers.Deleted, parameters=schemas.CollectionParameter, path_id=True,
         reasons=(Reason.INVALID_ARGUMENT, Reason.DOCUMENT_NOT_FOUND, *_STORE),
     ),
     Operation(
         "get", "/health", "Service", "State of the service and its dependencies",
-        schemas.HealthResponse, is_open=True,
+        answers.HealthResponse, is_open=True,
     ),
     Operation(
-        "get", "/health/live", "Service", "The event loop answers", schemas.Liveness, is_open=True
+        "get", "/health/live", "Service", "The event loop answers", answers.Liveness, is_open=True
     ),
     Operation(
         "get", "/health/ready", "Service", "Whether to send requests here",
-        schemas.Readiness, is_open=True,
+        answers.Readiness, is_open=True,
     ),
     Operation(
         "get", "/metrics", "Service", "Prometheus metrics", None, is_open=True,
@@ -137,7 +137,7 @@ def openapi_document(version: str, *, keyed: bool) -> dict[str, Any]:
         struct for one in OPERATIONS for struct in (one.answer, one.body) if struct is not None
     ]
     _, components = msgspec.json.schema_components(
-        [*structs, schemas.Token, schemas.AnswerDone, Problem], ref_template=_REF
+        [*structs, answers.Token, answers.AnswerDone, Problem], ref_template=_REF
     )
     paths: dict[str, dict[str, Any]] = {}
     for one in OPERATIONS:
@@ -207,7 +207,7 @@ def _answer(one: Operation) -> dict[str, Any]:
 def _errors(one: Operation) -> dict[str, Any]:
     """Every status but 200, with the reasons that lead to it."""
     if one.path == "/health/ready":
-        content = {JSON: {"schema": _ref(schemas.Readiness)}}
+        content = {JSON: {"schema": _ref(answers.Readiness)}}
         answer = {"description": "Not ready", "headers": _headers(), "content": content}
         return {"503": answer}
     reasons = () if one.is_open else (*one.reasons, *_AT_THE_DOOR)

@@ -11,10 +11,11 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gateway.answers import Source, StageScores
 from gateway.clients import Completion, ModelIdentity, Passage, Scores, model_label
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
-from gateway.schemas import QueryRequest, SearchRequest, Source, StageScores
+from gateway.schemas import QueryRequest, SearchRequest
 from gateway.search.types import Filter, Hit, Mode, Model, Stamp, parse_filter
 from gateway.text import normalise
 from runtime.answers import NO_ANSWER

@@ -9,24 +9,21 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.answers import (
+    ChunkItem,
+    Deleted,
+    DocumentDetail,
+    DocumentItem,
+    DocumentList,
+    IndexedDocument,
+    IndexResponse,
+)
 from gateway.decoding import BodyDecoder
 from gateway.exchange import exchange_of
 from gateway.indexing import Indexer, NewDocument
 from gateway.problems import Fault, invalid
 from gateway.routes.common import json_response, no_parameters, parameters, read_json
-from gateway.schemas import (
-    ChunkItem,
-    CollectionParameter,
-    Deleted,
-    DocumentDetail,
-    DocumentId,
-    DocumentItem,
-    DocumentList,
-    IndexedDocument,
-    IndexRequest,
-    IndexResponse,
-    ListParameters,
-)
+from gateway.schemas import CollectionParameter, DocumentId, IndexRequest, ListParameters
 from gateway.search.types import Chunking, Document, Filter, Page, Stamp, parse_filter
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError

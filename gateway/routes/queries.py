@@ -10,24 +10,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import problems
-from gateway.decoding import BodyDecoder
-from gateway.exchange import Exchange, exchange_of
-from gateway.middleware import log_unforeseen
-from gateway.pipeline import Finished, Found, Pipeline
-from gateway.routes.common import json_response, no_parameters, read_json
-from gateway.schemas import (
+from gateway.answers import (
     AnswerDone,
     Models,
-    QueryRequest,
     QueryResponse,
     QueryTimings,
-    SearchRequest,
     SearchResponse,
     SearchTimings,
     Source,
     Token,
     Usage,
 )
+from gateway.decoding import BodyDecoder
+from gateway.exchange import Exchange, exchange_of
+from gateway.middleware import log_unforeseen
+from gateway.pipeline import Finished, Found, Pipeline
+from gateway.routes.common import json_response, no_parameters, read_json
+from gateway.schemas import QueryRequest, SearchRequest
 from gateway.sse import EventStream, event
 
 _QUERY: Final = BodyDecoder(QueryRequest)

@@ -6,9 +6,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.answers import Liveness
 from gateway.health import Health
 from gateway.routes.common import JSON, json_response
-from gateway.schemas import Liveness
 
 
 class ServiceRoutes:

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from support.deployables import FOREIGN_NAMES, ROOT, SETTINGS, environment_names
 
+from gateway.answers import AnswerDone, Source
 from gateway.openapi import openapi_document
 from gateway.problems import PROBLEMS
-from gateway.schemas import AnswerDone, QueryRequest, Source
+from gateway.schemas import QueryRequest
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 API = (ROOT / "docs" / "api.md").read_text()
