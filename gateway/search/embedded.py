@@ -1,7 +1,7 @@
 """The embedded store: a directory per generation, each served by a process of its own.
 
-    DATA_DIR/store/<collection>/current.json     which generation is live, and which is next
-    DATA_DIR/store/<collection>/<generation>/    the engine's files
+DATA_DIR/store/<collection>/current.json     which generation is live, and which is next
+DATA_DIR/store/<collection>/<generation>/    the engine's files
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class EmbeddedPoints:
         call = wire.SetPayload(point_id, payload)
         await self._write(await self._process(collection), call, deadline)
 
-    async def delete(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> None:
+    async def delete(self, collection: str, selection: wire.Selection, deadline: Deadline) -> None:
         """Removes the points selected."""
         await self._write(await self._process(collection), wire.Delete(selection), deadline)
 
@@ -152,9 +150,7 @@ class EmbeddedPoints:
         call = wire.Scroll(selection, limit, start_id, names)
         return await process.call(call, wire.Slice, deadline)
 
-    async def count(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> int:
+    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
         """How many points are selected, exactly."""
         process = await self._process(collection)
         return await process.call(wire.Count(selection), int, deadline)

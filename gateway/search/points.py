@@ -75,9 +75,7 @@ class Points(Protocol):
         """Overwrites some payload fields of one point that exists."""
         ...
 
-    async def delete(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> None:
+    async def delete(self, collection: str, selection: wire.Selection, deadline: Deadline) -> None:
         """Removes the points selected."""
         ...
 
@@ -110,9 +108,7 @@ class Points(Protocol):
         """Points in the order of their ids, from `start_id` on."""
         ...
 
-    async def count(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> int:
+    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
         """How many points are selected, exactly."""
         ...
 

@@ -126,9 +126,7 @@ class Records:
         if self._writing:
             await asyncio.wait(self._writing)
 
-    async def read(
-        self, collection: str, document_id: str, deadline: Deadline
-    ) -> Record | None:
+    async def read(self, collection: str, document_id: str, deadline: Deadline) -> Record | None:
         """The record or tombstone; None if there is neither."""
         found = await self._points.retrieve(collection, [ids.record_id(document_id)], deadline)
         return msgspec.convert(found[0].payload, Record) if found else None

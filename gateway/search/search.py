@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -13,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.search import wire
-from gateway.search.conditions import metadata_path, selection
+from gateway.search.conditions import selection
 from gateway.search.embedded import EmbeddedPoints
+from gateway.search.plan import Plan
 from gateway.search.points import Points, unavailable
 from gateway.search.records import (
     RECORD,
@@ -26,9 +26,7 @@ from gateway.search.records import (
 )
 from gateway.search.settings import StoreSettings
 from gateway.search.stamps import Stamps, check_model
-from gateway.search.sweep import ORPHAN_AGE_S, sweep
 from gateway.search.types import (
-    Bm25,
     Chunking,
     Document,
     Filter,
@@ -38,6 +36,7 @@ from gateway.search.types import (
     Page,
     Stamp,
 )
+from gateway.search.upkeep import Upkeep
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
 
@@ -45,28 +44,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CHUNKING: Final = Chunking(chunk_size=512, overlap=50)
 PING_TIMEOUT_S: Final = 2.0
-START_TIMEOUT_S: Final = 60.0
-# Between two looks for a server that is not there yet.
-PREPARE_PAUSE_S: Final = 2.0
-_AWAY: Final = frozenset({Reason.VECTOR_DB_UNAVAILABLE, Reason.DEADLINE_EXCEEDED})
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a store is asked to be.
-
-    prefetch: passages of each stage that enter the fusion, at least.
-    fusion_k: the constant of reciprocal rank fusion.
-    indexes: metadata field → kind of its index.
-    """
-
-    collection: str
-    dimension: int
-    bm25: Bm25
-    indexes: dict[str, wire.IndexKind]
-    concurrency: int
-    prefetch: int
-    fusion_k: int
 
 
 class Search:
@@ -83,8 +60,7 @@ class Search:
         self._leftovers = asyncio.Event()
         self._records = Records(points, self._leftovers.set)
         self._searching = asyncio.Semaphore(plan.concurrency)
-        self._prepared = False
-        self._keeping: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(points, plan.collection, self._prepare, self._leftovers)
 
     @property
     def broken(self) -> bool:
@@ -98,19 +74,12 @@ class Search:
         when another process holds the embedded one.
         """
         await self._points.start()
-        try:
-            await self._prepare(Deadline.after(START_TIMEOUT_S))
-        except ServiceError as error:
-            if self._points.exclusive or error.reason not in _AWAY:
-                raise
-            # A server may come after its clients, or go and come back.
-            log.warning("The vector store is not there yet: %s", error)
-        self._keeping = asyncio.create_task(self._keep(), name="store upkeep")
+        await self._upkeep.start()
 
     async def _prepare(self, deadline: Deadline) -> None:
         """Makes what must be there: the default collection and its stamp."""
         plan = self._plan
-        await self._points.create(plan.collection, _config(plan), deadline)
+        await self._points.create(plan.collection, plan.config(), deadline)
         stamp = await self._stamps.create(
             plan.collection, plan.dimension, DEFAULT_CHUNKING, plan.bm25, deadline
         )
@@ -124,20 +93,16 @@ class Search:
             )
         # A crash may have come between a write and its revision.
         await self._stamps.bump(plan.collection)
-        self._leftovers.set()
-        self._prepared = True
 
     async def aclose(self) -> None:
         """Finishes the writes under way, flushes, and lets go of the store."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        await self._upkeep.aclose()
         await self._records.aclose()
         await self._points.aclose()
 
     async def ping(self) -> None:
         """Returns when the store answers and the default collection is there, within 2 s."""
-        if not self._prepared:
+        if not self._upkeep.prepared:
             raise unavailable()
         await self._points.ping(Deadline.after(PING_TIMEOUT_S))
 
@@ -256,9 +221,7 @@ class Search:
             await self._stamps.bump(collection)
         return chunks
 
-    async def record(
-        self, collection: str, document_id: str, deadline: Deadline
-    ) -> Record | None:
+    async def record(self, collection: str, document_id: str, deadline: Deadline) -> Record | None:
         """What is stored of the document; None if there is none."""
         record = await self._records.read(collection, document_id, deadline)
         return record if record is not None and record.live else None
@@ -278,45 +241,10 @@ class Search:
         await self._stamps.bump(collection)
         return status
 
-    async def _keep(self) -> None:
-        """Prepares a store that was away, then sweeps: at once, and whenever points were left."""
-        while not self._prepared:
-            await asyncio.sleep(PREPARE_PAUSE_S)
-            try:
-                await self._prepare(Deadline.after(START_TIMEOUT_S))
-            except ServiceError as error:
-                log.warning("The vector store is not there yet: %s", error)
-        while True:
-            await self._leftovers.wait()
-            self._leftovers.clear()
-            # What the crash before this start left is too young at first.
-            for pause_s in (0.0, ORPHAN_AGE_S + 60.0):
-                await asyncio.sleep(pause_s)
-                await self._sweep()
-
-    async def _sweep(self) -> None:
-        try:
-            removed = await sweep(self._points, self._plan.collection)
-        except ServiceError as error:
-            log.warning("The sweep broke off: %s", error)
-            self._leftovers.set()
-            return
-        if removed:
-            log.info("Removed points that no record names.", extra={"points": removed})
-
 
 def open_search(settings: StoreSettings) -> Search:
     """The store that the settings name; `start` opens it."""
-    plan = Plan(
-        collection=settings.qdrant_collection,
-        dimension=settings.vector_dim,
-        bm25=Bm25(language=settings.bm25_language),
-        indexes=settings.indexed_fields(),
-        concurrency=settings.search_concurrency,
-        prefetch=settings.search_prefetch,
-        fusion_k=settings.hybrid_fusion_k,
-    )
-    return Search(_adapter(settings), plan)
+    return Search(_adapter(settings), Plan.of(settings))
 
 
 def _adapter(settings: StoreSettings) -> Points:
@@ -331,20 +259,6 @@ def _adapter(settings: StoreSettings) -> Points:
             api_key=None if key is None else key.get_secret_value(),
             grpc_port=settings.qdrant_grpc_port,
         )
-    )
-
-
-def _config(plan: Plan) -> wire.Config:
-    fields: dict[str, wire.IndexKind] = {
-        metadata_path(field): kind for field, kind in plan.indexes.items()
-    }
-    return wire.Config(
-        plan.dimension,
-        plan.bm25.k1,
-        plan.bm25.b,
-        plan.bm25.average_tokens,
-        plan.bm25.language,
-        {"kind": "keyword", **fields},
     )
 
 

@@ -7,35 +7,31 @@ another generation moves the alias, atomically.
 from __future__ import annotations
 
 import asyncio
-import math
 import warnings
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
-import grpc
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from gateway.search import ids, wire
 from gateway.search.bm25 import Encoder
-from gateway.search.points import no_collection, unavailable
-from gateway.search.scores import dense_score, fused_score, sparse_score
-from runtime.deadline import Deadline, expired
+from gateway.search.points import no_collection
+from gateway.search.qdrant import (
+    INDEXES,
+    Stages,
+    call,
+    filter_of,
+    requests_for,
+    score_of,
+    stored,
+    structs,
+)
+from runtime.deadline import Deadline
 
 FIRST_GENERATION: Final = 1
 # Points of one call: 64 chunks of 8,192 four-byte characters stay far below 32 MiB.
 CALL_POINTS: Final = 64
 
-_INDEXES: Final = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "float": models.PayloadSchemaType.FLOAT,
-    "bool": models.PayloadSchemaType.BOOL,
-    "datetime": models.PayloadSchemaType.DATETIME,
-}
-_PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 # A record read back must be the record just written, whichever replica answers, and of two
 # swaps from one `seq` one must fail.
 _STRONG: Final = models.WriteOrdering.STRONG
@@ -85,7 +81,7 @@ class ServerPoints:
         """Makes the first generation with its indexes; one that exists gets missing indexes."""
         aliases = await self._aliases(deadline)
         generation = aliases.get(collection, f"{collection}@{FIRST_GENERATION}")
-        async with _call(generation, deadline) as timeout_s:
+        async with call(generation, deadline) as timeout_s:
             if not await self._client.collection_exists(generation):
                 await self._client.create_collection(
                     generation,
@@ -103,7 +99,7 @@ class ServerPoints:
             for field, kind in config.indexes.items():
                 if field not in present:
                     await self._client.create_payload_index(
-                        generation, field, _INDEXES[kind], wait=True, timeout=timeout_s
+                        generation, field, INDEXES[kind], wait=True, timeout=timeout_s
                     )
             if collection not in aliases:
                 alias = models.CreateAlias(collection_name=generation, alias_name=collection)
@@ -118,9 +114,9 @@ class ServerPoints:
         encoder = await self._encoder(collection, deadline)
         for start in range(0, len(points), CALL_POINTS):
             batch = points[start : start + CALL_POINTS]
-            structs = await asyncio.to_thread(_structs, batch, encoder)
-            async with _call(collection, deadline) as timeout_s:
-                await self._client.upsert(collection, structs, wait=True, timeout=timeout_s)
+            made = await asyncio.to_thread(structs, batch, encoder)
+            async with call(collection, deadline) as timeout_s:
+                await self._client.upsert(collection, made, wait=True, timeout=timeout_s)
 
     async def swap(
         self, collection: str, point: wire.Point, seq: int | None, deadline: Deadline
@@ -130,9 +126,9 @@ class ServerPoints:
         condition = None
         mode = models.UpdateMode.INSERT_ONLY
         if seq is not None:
-            condition = _filter(wire.Selection((wire.Match("seq", seq),)))
+            condition = filter_of(wire.Selection((wire.Match("seq", seq),)))
             mode = models.UpdateMode.UPDATE_ONLY
-        async with _call(collection, deadline) as timeout_s:
+        async with call(collection, deadline) as timeout_s:
             await self._client.upsert(
                 collection,
                 [struct],
@@ -147,7 +143,7 @@ class ServerPoints:
         self, collection: str, point_id: str, payload: dict[str, Any], deadline: Deadline
     ) -> None:
         """Overwrites some payload fields of one point that exists."""
-        async with _call(collection, deadline) as timeout_s:
+        async with call(collection, deadline) as timeout_s:
             await self._client.set_payload(
                 collection,
                 payload,
@@ -157,16 +153,14 @@ class ServerPoints:
                 timeout=timeout_s,
             )
 
-    async def delete(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> None:
+    async def delete(self, collection: str, selection: wire.Selection, deadline: Deadline) -> None:
         """Removes the points selected."""
         selector: models.PointsSelector
         if selection.ids is not None and not selection.must and not selection.without:
             selector = models.PointIdsList(points=list(selection.ids))
         else:
-            selector = models.FilterSelector(filter=_filter(selection) or models.Filter())
-        async with _call(collection, deadline) as timeout_s:
+            selector = models.FilterSelector(filter=filter_of(selection) or models.Filter())
+        async with call(collection, deadline) as timeout_s:
             await self._client.delete(
                 collection, selector, wait=True, ordering=_STRONG, timeout=timeout_s
             )
@@ -176,9 +170,9 @@ class ServerPoints:
         stages = await self._stages(collection, query, deadline)
         if not stages:
             return wire.Found([], [])
-        async with _call(collection, deadline) as timeout_s:
+        async with call(collection, deadline) as timeout_s:
             answers = await self._client.query_batch_points(
-                collection, _requests(query, stages), timeout=timeout_s
+                collection, requests_for(query, stages), timeout=timeout_s
             )
         ranked, *raw = (answer.points for answer in answers)
         if not raw:
@@ -189,10 +183,8 @@ class ServerPoints:
         }
         return await self._current(collection, query, ranked, scores, deadline)
 
-    async def _stages(
-        self, collection: str, query: wire.Query, deadline: Deadline
-    ) -> dict[str, list[float] | models.SparseVector]:
-        stages: dict[str, list[float] | models.SparseVector] = {}
+    async def _stages(self, collection: str, query: wire.Query, deadline: Deadline) -> Stages:
+        stages: Stages = {}
         if query.vector is not None:
             stages[wire.DENSE] = wire.unpack(query.vector)
         if query.text is not None:
@@ -234,7 +226,7 @@ class ServerPoints:
                     payload["ordinal"],
                     payload["text"],
                     payload["metadata"],
-                    _score(point.score, scores, query.fusion_k),
+                    score_of(point.score, scores, query.fusion_k),
                     dense.get(point_id),
                     sparse.get(point_id),
                 )
@@ -253,7 +245,7 @@ class ServerPoints:
         """The points that exist of those asked for, in any order."""
         points: list[wire.Point] = []
         for start in range(0, len(ids), CALL_POINTS):
-            async with _call(collection, deadline) as timeout_s:
+            async with call(collection, deadline) as timeout_s:
                 found = await self._client.retrieve(
                     collection,
                     list(ids[start : start + CALL_POINTS]),
@@ -262,7 +254,7 @@ class ServerPoints:
                     consistency=_MAJORITY,
                     timeout=timeout_s,
                 )
-            points += [_stored(record) for record in found]
+            points += [stored(record) for record in found]
         return points
 
     async def scroll(
@@ -276,10 +268,10 @@ class ServerPoints:
         fields: Sequence[str] | None = None,
     ) -> wire.Slice:
         """Points in the order of their ids, from `start_id` on."""
-        async with _call(collection, deadline) as timeout_s:
+        async with call(collection, deadline) as timeout_s:
             found, next_id = await self._client.scroll(
                 collection,
-                scroll_filter=_filter(selection),
+                scroll_filter=filter_of(selection),
                 limit=limit,
                 offset=start_id,
                 with_payload=True if fields is None else list(fields),
@@ -287,22 +279,20 @@ class ServerPoints:
                 timeout=timeout_s,
             )
         return wire.Slice(
-            [_stored(record) for record in found], None if next_id is None else str(next_id)
+            [stored(record) for record in found], None if next_id is None else str(next_id)
         )
 
-    async def count(
-        self, collection: str, selection: wire.Selection, deadline: Deadline
-    ) -> int:
+    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
         """How many points are selected, exactly."""
-        async with _call(collection, deadline) as timeout_s:
+        async with call(collection, deadline) as timeout_s:
             answer = await self._client.count(
-                collection, count_filter=_filter(selection), exact=True, timeout=timeout_s
+                collection, count_filter=filter_of(selection), exact=True, timeout=timeout_s
             )
         return answer.count
 
     async def _aliases(self, deadline: Deadline) -> dict[str, str]:
         """Collection → its live generation."""
-        async with _call("", deadline):
+        async with call("", deadline):
             answer = await self._client.get_aliases()
         return {alias.alias_name: alias.collection_name for alias in answer.aliases}
 
@@ -315,113 +305,3 @@ class ServerPoints:
                 raise no_collection(collection)
             encoder = self._encoders[collection] = Encoder(**found[0].payload["bm25"])
         return encoder
-
-
-def _requests(
-    query: wire.Query, stages: dict[str, list[float] | models.SparseVector]
-) -> list[models.QueryRequest]:
-    """The ranking with its payloads; if two stages are fused, each of them as well."""
-    condition = _filter(query.selection)
-    if len(stages) == 1:
-        [(using, vector)] = stages.items()
-        return [
-            models.QueryRequest(
-                query=vector,
-                using=using,
-                filter=condition,
-                limit=query.limit,
-                with_payload=_PASSAGE_FIELDS,
-            )
-        ]
-    most = max(query.limit, query.prefetch)
-    fused = models.QueryRequest(
-        query=models.RrfQuery(rrf=models.Rrf(k=query.fusion_k)),
-        prefetch=[
-            models.Prefetch(query=vector, using=using, filter=condition, limit=most)
-            for using, vector in stages.items()
-        ],
-        limit=query.limit,
-        with_payload=_PASSAGE_FIELDS,
-    )
-    raw = [
-        models.QueryRequest(
-            query=vector, using=using, filter=condition, limit=most, with_payload=False
-        )
-        for using, vector in stages.items()
-    ]
-    return [fused, *raw]
-
-
-def _score(score: float, scores: dict[str, dict[str, float]], fusion_k: int) -> float:
-    if len(scores) > 1:
-        return fused_score(score, fusion_k, len(scores))
-    return dense_score(score) if wire.DENSE in scores else sparse_score(score)
-
-
-def _structs(points: Sequence[wire.Point], encoder: Encoder) -> list[models.PointStruct]:
-    return [_struct(point, encoder) for point in points]
-
-
-def _struct(point: wire.Point, encoder: Encoder) -> models.PointStruct:
-    vectors: dict[str, Any] = {}
-    if point.dense is not None:
-        vectors[wire.DENSE] = wire.unpack(point.dense)
-    if point.text is not None:
-        indices, values = encoder.passage(point.text)
-        if indices:
-            vectors[wire.SPARSE] = models.SparseVector(indices=indices, values=values)
-    return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
-
-
-def _stored(record: models.Record) -> wire.Point:
-    vectors: Any = record.vector or {}
-    dense = vectors.get(wire.DENSE)
-    return wire.Point(
-        str(record.id), record.payload or {}, None if dense is None else wire.pack(dense)
-    )
-
-
-def _filter(selection: wire.Selection) -> models.Filter | None:
-    must: list[Any] = [_condition(condition) for condition in selection.must]
-    if selection.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(selection.ids)))
-    without: list[Any] = []
-    if selection.without:
-        without.append(models.HasIdCondition(has_id=list(selection.without)))
-    if not must and not without:
-        return None
-    return models.Filter(must=must or None, must_not=without or None)
-
-
-def _condition(condition: wire.Condition) -> models.FieldCondition:
-    match condition:
-        case wire.Match(key, value):
-            return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-        case wire.Between(key, low, high):
-            return models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
-
-
-@asynccontextmanager
-async def _call(collection: str, deadline: Deadline) -> AsyncIterator[int]:
-    """What is left of the deadline, in whole seconds; the client's errors become ours."""
-    share_s = deadline.share_s()
-    try:
-        async with asyncio.timeout(share_s):
-            yield math.ceil(share_s)
-    except TimeoutError:
-        raise expired() from None
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            raise no_collection(collection) from error
-        raise unavailable() from error
-    except UnexpectedResponse as error:
-        if error.status_code == 404:
-            raise no_collection(collection) from error
-        raise unavailable() from error
-    except (ApiException, QdrantException, OSError) as error:
-        raise unavailable() from error
-    except ValueError as error:
-        # The in-memory client's way to say NOT_FOUND.
-        if "not found" in str(error):
-            raise no_collection(collection) from error
-        raise

@@ -16,8 +16,9 @@ from qdrant_client import AsyncQdrantClient
 from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
 from gateway.search import wire
 from gateway.search.embedded import EmbeddedPoints
+from gateway.search.plan import Plan
 from gateway.search.points import Points
-from gateway.search.search import Plan, Search
+from gateway.search.search import Search
 from gateway.search.server import ServerPoints, connect
 from gateway.search.types import Bm25
 from runtime.deadline import Deadline

@@ -142,9 +142,7 @@ async def test_calls_are_filled_across_documents(search: Search, store: Store) -
     assert len(embedder.calls) < 64 / 2
 
 
-async def test_texts_of_whitespace_keep_a_record_and_no_chunk(
-    search: Search, store: Store
-) -> None:
+async def test_texts_of_whitespace_keep_a_record_and_no_chunk(search: Search, store: Store) -> None:
     _, collection = store
     indexer = Indexer(search, HashEmbedder(), batch_size=8)
     document = NewDocument("a", " \n\t  ", {})
@@ -166,9 +164,7 @@ async def test_one_bad_document_indexes_nothing(
     embedder = HashEmbedder()
     indexer = Indexer(search, embedder, batch_size=8)
     with pytest.raises(ServiceError) as caught:
-        await index(
-            indexer, collection, NewDocument("a", "fine", {}), document, chunking=chunking
-        )
+        await index(indexer, collection, NewDocument("a", "fine", {}), document, chunking=chunking)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     assert caught.value.metadata == {"field": field}
     assert embedder.calls == []
@@ -267,4 +263,3 @@ class Held(HashEmbedder):
             self.cancelled = True
             raise
         raise AssertionError("never answers")
-

@@ -206,9 +206,7 @@ async def test_fusion_prefers_what_both_stages_find(made: Store) -> None:
     texts = ["alpha drop", "beta drop glue", "gamma", "delta", "epsilon"]
     for text in texts:
         await points.upsert(collection, [record(text, "1"), chunk(text, "1", text)], soon())
-    found = await points.query(
-        collection, question(like="alpha drop", words="alpha drop"), soon()
-    )
+    found = await points.query(collection, question(like="alpha drop", words="alpha drop"), soon())
     best, second = found.passages[:2]
     assert best.document_id == "alpha drop"
     assert best.score == pytest.approx(1.0)  # first in both

@@ -238,9 +238,7 @@ async def test_pages_hold_every_document_once(search: Search, store: Store) -> N
 async def test_a_cursor_that_no_page_gave_is_refused(search: Search, store: Store) -> None:
     _, collection = store
     with pytest.raises(ServiceError) as caught:
-        await search.list_documents(
-            collection, limit=3, cursor="zzz", filter=None, deadline=soon()
-        )
+        await search.list_documents(collection, limit=3, cursor="zzz", filter=None, deadline=soon())
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     assert caught.value.metadata == {"field": "cursor"}
 
@@ -351,4 +349,3 @@ def orphans(new: NewVersion, crashed: str) -> list[wire.Point]:
         )
         for ordinal, chunk in enumerate(new.chunks)
     ]
-

@@ -62,4 +62,3 @@ def test_the_stores_process_imports_little() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     assert found.stdout.strip() == "[]"
-
