@@ -122,7 +122,7 @@ class _Connection(asyncio.Protocol):
         self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are asyncio's in all but inheritance.
+        # A stream's transport is one; uvloop's does not say so by its bases.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
