@@ -157,6 +157,31 @@ async def test_what_expired_while_it_waited_is_not_computed() -> None:
     await made.batcher.aclose()
 
 
+async def test_what_expired_takes_no_room_in_a_batch() -> None:
+    made = bench(Limits(batch_items=2), FakeModel(seconds_per_token=1.0))
+    asked = [made.ask([Text(name, 10)]) for name in ("one", "two")]
+    asked.append(made.ask([Text("late", 10)], remaining_s=5.0))
+    asked += [made.ask([Text(name, 10)]) for name in ("three", "four")]
+    await settled()
+    made.batcher.start()
+    await asyncio.gather(*asked, return_exceptions=True)
+    names = [[text.name for text in batch] for batch in made.model.batches]
+    assert names == [["one", "two"], ["three", "four"]]
+    await made.batcher.aclose()
+
+
+async def test_who_leaves_while_a_bad_batch_is_halved_is_not_computed_again() -> None:
+    made = bench()
+    asked = [made.ask([Text(n, poisoned=n == 0)]) for n in range(4)]
+    await settled()
+    made.model.during = lambda _: asked[3].cancel()
+    made.batcher.start()
+    await asyncio.gather(*asked, return_exceptions=True)
+    names = [[text.name for text in batch] for batch in made.model.batches]
+    assert names == [[0, 1, 2, 3], [0, 1], [0], [1], [2]]
+    await made.batcher.aclose()
+
+
 async def test_what_was_cancelled_while_it_waited_is_not_computed() -> None:
     made = bench()
     left = made.ask([Text("left", 7)])
