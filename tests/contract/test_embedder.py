@@ -20,7 +20,7 @@ from support.serving import Running
 
 from embedder_worker.settings import EmbedderSettings
 from embedder_worker.worker import serve
-from encoders.embedding import load_embedding_model
+from encoders.embedding import EmbeddingModel, load_embedding_model
 from runtime.errors import Reason, ServiceError, decode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -213,6 +213,32 @@ async def test_a_model_that_is_nowhere_is_one_line_and_exit_2(capsys) -> None:
         await serve(settings)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "EMBEDDING_MODEL: there is no model folder '/no/such/model'\n"
+
+
+async def test_a_model_that_fails_again_and_again_is_taken_out_until_it_works(monkeypatch) -> None:
+    def fail(self: EmbeddingModel, batch: object) -> None:
+        raise RuntimeError("the device is gone, says the test")
+
+    async with embedder(max_model_failures=2) as (running, channel):
+        await running.ready()
+        stub = Stub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE)
+        )
+        states = watch.__aiter__()
+        async with asyncio.timeout(60):
+            assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
+            with monkeypatch.context() as patched:
+                patched.setattr(EmbeddingModel, "embed", fail)
+                for _ in range(2):
+                    code, error = await failure(stub.EmbedTexts(request(["a text"])))
+                    assert (code, error.reason) == (grpc.StatusCode.INTERNAL, Reason.MODEL_FAILED)
+                assert (await anext(states)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                code, _ = await failure(stub.EmbedTexts(request(["a text"])))
+                assert code == grpc.StatusCode.UNAVAILABLE
+            assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        assert await stub.EmbedTexts(request(["a text"]))
 
 
 async def test_a_cancelled_call_leaves_nothing_behind() -> None:
