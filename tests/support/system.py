@@ -79,7 +79,7 @@ class System:
                 stream.close()
         return code
 
-    def pid(self, module: str) -> int:
+    def pid(self, module: str) -> int | None:
         """Process id of the child, or child's child, that runs `python -m module`."""
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
@@ -91,11 +91,13 @@ class System:
                 module
             ] and self._process.pid in ancestors(int(pid), parents):
                 return int(pid)
-        raise AssertionError(f"{module} does not run")
+        return None
 
     def kill(self, module: str) -> None:
         """SIGKILL to one of the processes."""
-        os.kill(self.pid(module), signal.SIGKILL)
+        pid = self.pid(module)
+        assert pid is not None, f"{module} does not run"
+        os.kill(pid, signal.SIGKILL)
 
     def wait_for_line(self, pattern: str, timeout_s: float) -> re.Match[str]:
         """The first line of the launcher, from where the last wait ended, that matches."""
