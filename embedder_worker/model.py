@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import Self
 
 import numpy as np
@@ -52,7 +53,12 @@ class Embedder:
         """Loads, warms and checks the model in the thread that will run it."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(thread, _load, settings)
+        stopped = Event()
+        try:
+            model = await loop.run_in_executor(thread, _load, settings, stopped)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
         batcher: Batcher[Tokens, Floats] = Batcher(
             lambda batch: list(model.embed(batch)),
             settings.limits(model.batch_tokens),
@@ -110,13 +116,14 @@ class Embedder:
         self._model.close()
 
 
-def _load(settings: EmbedderSettings) -> EmbeddingModel:
+def _load(settings: EmbedderSettings, stopped: Event) -> EmbeddingModel:
     model = load_embedding_model(
         settings.embedding_model,
         backend=settings.embedding_backend,
         precision=settings.embedding_precision,
         threads=settings.threads,
         cache_dir=settings.model_cache_dir,
+        stopped=stopped,
     )
     model.warm_up()
     check_embedding(model)

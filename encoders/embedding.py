@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -100,6 +101,7 @@ def load_embedding_model(
     precision: PrecisionName = "auto",
     threads: int = 0,
     cache_dir: Path | None = DEFAULT_CACHE_DIR,
+    stopped: Event | None = None,
 ) -> EmbeddingModel:
     """Loads any sentence-transformers model that begins with a transformer.
 
@@ -108,8 +110,9 @@ def load_embedding_model(
     backend, precision: "auto" chooses by the machine.
     threads: 0 takes what the cgroup's quota allows.
     cache_dir: where exports are kept between starts; None keeps none.
+    stopped: set by another thread, it ends a load that takes long.
 
     Raises ModelUnusableError, with a message for people.
     """
-    runtime = Runtime(backend, precision, threads, cache_dir)
+    runtime = Runtime(backend, precision, threads, cache_dir, stopped or Event())
     return EmbeddingModel(open_encoder(name, "embedding", runtime))

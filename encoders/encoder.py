@@ -147,7 +147,7 @@ def _open_openvino(
     from encoders.openvino_backend import OpenVinoBackend
 
     def load(cache_dir: Path) -> tuple[Blueprint, Backend]:
-        export = open_export(files, kind, digest, cache_dir)
+        export = open_export(files, kind, digest, cache_dir, runtime.stopped)
         inputs = export.blueprint.inputs
         return export.blueprint, OpenVinoBackend(
             export.weights, inputs=inputs, precision=runtime.precision, threads=threads

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Final, Literal
 
 BackendName = Literal["auto", "openvino", "torch"]
@@ -21,9 +22,11 @@ class Runtime:
     backend, precision: "auto" chooses by the machine.
     threads: 0 takes what the cgroup's quota allows.
     cache_dir: where exports are kept; None makes one each time.
+    stopped: set by another thread, it ends a load that takes long.
     """
 
     backend: BackendName = "auto"
     precision: PrecisionName = "auto"
     threads: int = 0
     cache_dir: Path | None = DEFAULT_CACHE_DIR
+    stopped: Event = field(default_factory=Event, compare=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 from pydantic import Field
 
@@ -63,9 +64,9 @@ class EncoderSettings(WorkerSettings):
         description="Batches that fail in a row before the worker says that it is not ready.",
     )
 
-    def runtime(self, backend: BackendName, precision: PrecisionName) -> Runtime:
-        """How to run a model by these settings."""
-        return Runtime(backend, precision, self.threads, self.model_cache_dir)
+    def runtime(self, backend: BackendName, precision: PrecisionName, stopped: Event) -> Runtime:
+        """How to run a model by these settings; `stopped` set, it stops loading."""
+        return Runtime(backend, precision, self.threads, self.model_cache_dir, stopped)
 
     def limits(self, fastest_batch_tokens: int) -> Limits:
         """The batcher's bounds by these settings."""

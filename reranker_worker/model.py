@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import Self
 
 from encoders.batch_metrics import BatchMetrics
@@ -44,7 +45,12 @@ class Reranker:
         """Loads, warms and checks the model in the thread that will run it."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         loop = asyncio.get_running_loop()
-        scorer = await loop.run_in_executor(thread, _load, settings)
+        stopped = Event()
+        try:
+            scorer = await loop.run_in_executor(thread, _load, settings, stopped)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
         batcher: Batcher[Pair, float] = Batcher(
             scorer.score,
             settings.limits(scorer.batch_tokens),
@@ -108,8 +114,8 @@ class Reranker:
         self._scorer.close()
 
 
-def _load(settings: RerankerSettings) -> PairScorer:
-    runtime = settings.runtime(settings.reranker_backend, settings.reranker_precision)
+def _load(settings: RerankerSettings, stopped: Event) -> PairScorer:
+    runtime = settings.runtime(settings.reranker_backend, settings.reranker_precision, stopped)
     scorer = load_pair_scorer(settings.reranker_model, runtime)
     scorer.warm_up()
     check_scoring(scorer)

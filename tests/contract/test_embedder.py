@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -239,6 +240,16 @@ async def test_a_model_that_fails_again_and_again_is_taken_out_until_it_works(mo
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
         assert await stub.EmbedTexts(request(["a text"]))
+
+
+async def test_stopped_while_it_exports_it_leaves_nothing(tmp_path: Path) -> None:
+    async with embedder(model_cache_dir=tmp_path), asyncio.timeout(60):
+        while not list(tmp_path.glob(".making-*")):
+            await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while list(tmp_path.glob(".making-*")):
+            await asyncio.sleep(0.02)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_cancelled_call_leaves_nothing_behind() -> None:

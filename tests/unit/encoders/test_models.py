@@ -112,6 +112,16 @@ print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.
     assert done.stdout.strip() == "[] None"
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("encoders.export.os.access", lambda *_: Path(_[0]) != tmp_path)
+    model = load_embedding_model(MINILM, backend="openvino", cache_dir=tmp_path)
+    assert model.encode(["a text"]).shape == (1, 384)
+    assert list(tmp_path.iterdir()) == []
+    assert "the model cache cannot be written: Permission denied" in caplog.text
+
+
 def test_a_wrong_vector_fails_the_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load("openvino", "fp32")
     right = model.embed
