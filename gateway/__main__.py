@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import uvloop
-
 from gateway.search.points import FolderInUse
 from gateway.server import serve
 from gateway.settings import GatewaySettings
 from runtime.errors import ServiceError
 from runtime.logs import configure_logging
 from runtime.settings import load
-from runtime.supervision import EXIT_RESOURCE_TAKEN
+from runtime.supervision import EXIT_RESOURCE_TAKEN, run
 
 
 def main() -> None:
@@ -20,13 +18,10 @@ def main() -> None:
     settings = load(GatewaySettings)
     configure_logging(settings.log_level)
     try:
-        uvloop.run(serve(settings))
-    except FolderInUse as error:
-        print(error.message, file=sys.stderr)
-        sys.exit(EXIT_RESOURCE_TAKEN)
+        run(serve(settings))
     except ServiceError as error:
         print(error.message, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(EXIT_RESOURCE_TAKEN if isinstance(error, FolderInUse) else 1)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ class Health:
         self._up = dict.fromkeys(COMPONENTS, False)
         # The memory tier cannot go away; only Redis can.
         self._up["cache"] = ping_cache is None
+        self._seen: set[str] = set()
         self._mismatch: str | None = None
         self._draining = False
         self._started_s = time.monotonic()
@@ -142,7 +143,11 @@ class Health:
     def _set(self, name: str, up: bool) -> None:
         if self._up[name] != up:
             self._up[name] = up
-            level = logging.INFO if up else logging.WARNING
+            if up and name not in self._seen:
+                level = logging.DEBUG  # part of every start
+            else:
+                level = logging.INFO if up else logging.WARNING
+            self._seen.add(name)
             log.log(level, "%s is %s", name, "up" if up else "down")
         if self._up["embedder"] and self._up["vector_db"] and self._mismatch is None:
             self.became_ready.set()

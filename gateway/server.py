@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -14,7 +13,7 @@ import uvicorn
 
 from gateway.app import Gateway, open_gateway
 from gateway.settings import GatewaySettings
-from runtime.supervision import EXIT_RESOURCE_TAKEN, Launcher, StopRequest
+from runtime.supervision import Launcher, ResourceTaken, StopRequest
 
 log: Final = logging.getLogger(__name__)
 
@@ -39,19 +38,18 @@ async def serve(settings: GatewaySettings) -> None:
 
     The port is bound at once; requests are let in once the store is open. To stop: not
     ready → pause → refuse new requests → finish what runs → flush the store.
-    Exits 3 with one line when the port or the data folder is taken.
+    Raises ResourceTaken when the port is, and what `open_gateway` raises.
     """
+    listener = _bind(settings)
     launcher = await Launcher.connect(settings.control_fd)
     stopping = asyncio.create_task(StopRequest(launcher).wait())
-    listener = _bind(settings)
     port = listener.getsockname()[1]
     async with open_gateway(settings) as gateway:
         server = _server(gateway, settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         running = asyncio.create_task(gateway.run())
-        announcing = asyncio.create_task(_announce_ready(gateway, launcher))
+        announcing = asyncio.create_task(_announce_ready(gateway, launcher, _detail(settings)))
         launcher.report("listening", http_port=port)
-        log.info("listening", extra={"http_host": settings.server_host, "http_port": port})
         _warn_if_open(settings)
         try:
             await asyncio.wait((stopping, serving, running), return_when=asyncio.FIRST_COMPLETED)
@@ -83,12 +81,10 @@ def _bind(settings: GatewaySettings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        print(
+        raise ResourceTaken(
             f"SERVER_PORT: cannot listen on {host}:{port} ({error.strerror}); "
-            "stop what uses it, or set another one.",
-            file=sys.stderr,
-        )
-        sys.exit(EXIT_RESOURCE_TAKEN)
+            "stop what uses it, or set another one."
+        ) from error
     return listener
 
 
@@ -124,10 +120,16 @@ async def _drain(gateway: Gateway, settings: GatewaySettings) -> None:
     # The last bytes are handed over; the server closes the connections once they are out.
 
 
-async def _announce_ready(gateway: Gateway, launcher: Launcher) -> None:
+async def _announce_ready(gateway: Gateway, launcher: Launcher, detail: str) -> None:
     await gateway.health.became_ready.wait()
-    log.info("ready")
-    launcher.report("ready", detail="answers requests")
+    launcher.report("ready", detail=detail)
+
+
+def _detail(settings: GatewaySettings) -> str:
+    """Where things are kept, in a line; of addresses nothing, they may hold passwords."""
+    store = f"embedded Qdrant in {settings.data_dir}/" if settings.qdrant_url is None else "Qdrant"
+    cache = "memory" if settings.redis_url is None else "memory and Redis"
+    return f"documents in {store}, question vectors in {cache}"
 
 
 def _warn_if_open(settings: GatewaySettings) -> None:

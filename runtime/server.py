@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-import uvloop
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
@@ -21,7 +19,7 @@ from runtime.health import Health
 from runtime.interceptors import Gate, ServerInterceptor
 from runtime.metrics import RpcMetrics, serve_metrics
 from runtime.settings import WorkerSettings
-from runtime.supervision import EXIT_RESOURCE_TAKEN, Launcher, ResourceTaken, StopRequest
+from runtime.supervision import Launcher, ResourceTaken, StopRequest
 from runtime.telemetry import open_tracing
 
 log = logging.getLogger(__name__)
@@ -64,18 +62,6 @@ def server_options(settings: WorkerSettings) -> list[tuple[str, Any]]:
     ]
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a process's only event loop (uvloop: p50 of a call 0.46 ms against 0.68).
-
-    Exits 3 with one line when a port or folder is taken.
-    """
-    try:
-        uvloop.run(main)
-    except ResourceTaken as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_RESOURCE_TAKEN)
-
-
 async def serve_worker(
     settings: WorkerSettings, service: Service, health_state: Health, registry: CollectorRegistry
 ) -> None:
@@ -104,7 +90,6 @@ async def serve_worker(
         await server.start()
         stack.push_async_callback(server.stop, FLUSH_S)
         launcher.report("listening", grpc_port=port, metrics_port=exporter.port)
-        log.info("listening", extra={"grpc_port": port, "metrics_port": exporter.port})
 
         stopped = asyncio.create_task(StopRequest(launcher).wait())
         stack.callback(stopped.cancel)
@@ -112,7 +97,6 @@ async def serve_worker(
         if detail is not None:
             await health_state.start()
             launcher.report("ready", detail=detail)
-            log.info("ready", extra={"model": detail})
             await stopped
             await health_state.drain()
             log.info("draining")

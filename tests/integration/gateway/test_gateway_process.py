@@ -111,7 +111,7 @@ async def test_another_model_is_409_and_words_still_find(tmp_path: Path) -> None
 async def test_vectors_of_another_length_are_not_ready(tmp_path: Path) -> None:
     async with running(tmp_path) as site:
         async with spawned(
-            DATA_DIR=str(tmp_path / "other"), VECTOR_DIM="77", **site.targets
+            DATA_DIR=str(tmp_path / "other"), VECTOR_DIM="77", LOG_LEVEL="DEBUG", **site.targets
         ) as gateway:
             gateway.port = (await gateway.until("listening"))["http_port"]
             await gateway.until("embedder is up")

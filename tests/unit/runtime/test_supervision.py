@@ -13,8 +13,7 @@ from runtime.supervision import EXIT_RESOURCE_TAKEN, EXIT_SECOND_SIGNAL
 
 CHILD = """
 import asyncio, os, sys
-from runtime.server import run
-from runtime.supervision import Launcher, ResourceTaken, StopRequest
+from runtime.supervision import Launcher, ResourceTaken, StopRequest, run
 
 async def main():
     fd = os.environ.get("CONTROL_FD")
