@@ -66,7 +66,7 @@ class Bm25:
 
     k1: float = 1.2
     b: float = 0.75
-    average_tokens: float = 64.0
+    average_tokens: float = 48.0
     language: str = "english"
 
 
@@ -76,8 +76,8 @@ class Stamp:
 
     model: None while nothing was written.
     chunking: what a request to index gets that names none.
-    revision: grows with every change of the collection's content that a cached
-        answer must not outlive.
+    revision: another one after every change of the collection's content, so that what was
+        derived from it can tell that it is out of date.
     """
 
     model: Model | None
