@@ -95,3 +95,8 @@ def queue_full(retry_after_s: float) -> ServiceError:
     return ServiceError(
         Reason.QUEUE_FULL, "The model's queue is too long for this request.", bounded_s
     )
+
+
+def draining() -> ServiceError:
+    """The error of what comes, or still waits, when the batcher closes."""
+    return ServiceError(Reason.DRAINING, "The worker is stopping.", 0.0)

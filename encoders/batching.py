@@ -10,8 +10,6 @@ the model runs in one thread beside it.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,11 +17,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic
-from weakref import ReferenceType, ref
 
-from encoders.admission import Load, Speed, excess_tokens, queue_full, wait_s
+from encoders.admission import Speed, draining, excess_tokens, queue_full, wait_s
 from encoders.batch_metrics import BatchMetrics
-from encoders.lanes import LANES, Item, Job, Lane, LaneQueue, P, R, choose_batch
+from encoders.lanes import Item, Job, Lane, LaneQueue, P, R, choose_batch
+from encoders.waiting import Waiting
 from runtime.deadline import expired
 from runtime.errors import Reason, ServiceError
 
@@ -87,10 +85,7 @@ class Batcher(Generic[P, R]):
         self._padded = padded
         self._now_s = now_s
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._lanes: dict[Lane, LaneQueue[P, R]] = {lane: LaneQueue() for lane in LANES}
-        # Weak, so that an answer is not kept until the deadline it was in time for.
-        self._deadlines: list[tuple[float, int, ReferenceType[Job[P, R]]]] = []
-        self._sequence = itertools.count()
+        self._waiting: Waiting[P, R] = Waiting()
         self._work = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._closed = False
@@ -99,7 +94,7 @@ class Batcher(Generic[P, R]):
         self._failures = 0
         self._bulk_credit_s = 0.0
         self._speed = Speed()
-        for lane, queue in self._lanes.items():
+        for lane, queue in self._waiting.lanes.items():
             metrics.watch(lane, partial(getattr, queue, "tokens"), partial(self._age_s, queue))
 
     def start(self) -> None:
@@ -113,7 +108,7 @@ class Batcher(Generic[P, R]):
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
-        self._fail_all(draining())
+        self._waiting.fail_all(draining())
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
     def _on_end(self, serving: asyncio.Task[None]) -> None:
@@ -121,7 +116,7 @@ class Batcher(Generic[P, R]):
         if not serving.cancelled() and (fault := serving.exception()) is not None:
             log.critical("the batcher itself failed", exc_info=fault)
             self._closed = True
-            self._fail_all(draining())
+            self._waiting.fail_all(draining())
 
     async def submit(
         self,
@@ -147,10 +142,9 @@ class Batcher(Generic[P, R]):
         deadline_s = None if remaining_s is None else now_s + remaining_s
         answer: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
         job: Job[P, R] = Job(lane, deadline_s, answer, [None] * len(payloads), len(payloads))
-        for index, (payload, count) in enumerate(zip(payloads, tokens, strict=True)):
-            self._lanes[lane].add(Item(job, index, payload, count, now_s))
-        if deadline_s is not None:
-            heapq.heappush(self._deadlines, (deadline_s, next(self._sequence), ref(job)))
+        pairs = enumerate(zip(payloads, tokens, strict=True))
+        items = [Item(job, index, payload, count, now_s) for index, (payload, count) in pairs]
+        self._waiting.add(job, items)
         self._work.set()
         try:
             return await answer
@@ -158,7 +152,7 @@ class Batcher(Generic[P, R]):
             self._metrics.shed("cancelled")
             raise
         finally:
-            self._withdraw(job)
+            self._waiting.withdraw(job)
 
     # Admission
 
@@ -171,11 +165,7 @@ class Batcher(Generic[P, R]):
         if remaining_s is not None and remaining_s <= 0:
             self._metrics.shed("expired")
             raise expired()
-        load = Load(
-            own=self._lanes[lane].tokens,
-            other=sum(queue.tokens for name, queue in self._lanes.items() if name != lane),
-            running=self._running_tokens,
-        )
+        load = self._waiting.load(lane, self._running_tokens)
         if load.idle:
             return  # it takes anything: what it cannot do in time, only trying will tell
         excess = excess_tokens(self._limits, load, lane, tokens)
@@ -212,7 +202,7 @@ class Batcher(Generic[P, R]):
                 succeeded = await self._compute(lane, batch, budget)
             except BaseException:  # closing; what was taken from the queue is answered too
                 for item in batch:
-                    self._fail(item.job, draining())
+                    self._waiting.fail(item.job, draining())
                 raise
             self._running_tokens = 0
             self._settle_credit(lane, self._now_s() - started_s)
@@ -222,7 +212,7 @@ class Batcher(Generic[P, R]):
     def _next_batch(self) -> tuple[Lane, list[Item[P, R]], int] | None:
         """The lane whose turn it is, items taken from its queue, and the budget they had."""
         self._drop_expired()
-        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        interactive, bulk = self._waiting.lanes["interactive"], self._waiting.lanes["bulk"]
         if not interactive and not bulk:
             return None
         due = self._bulk_credit_s >= self._limits.bulk_quantum_s
@@ -230,7 +220,7 @@ class Batcher(Generic[P, R]):
         budget = self._limits.batch_tokens
         if lane == "bulk":
             budget = min(budget, self._speed.tokens_in(self._limits.bulk_quantum_s, budget))
-        queue = self._lanes[lane]
+        queue = self._waiting.lanes[lane]
         batch = choose_batch(
             queue.window(self._limits.window_items),
             budget_tokens=budget,
@@ -245,9 +235,9 @@ class Batcher(Generic[P, R]):
         """Bulk that waits earns its share of the time that interactive work takes."""
         if lane == "bulk":
             self._bulk_credit_s = max(self._bulk_credit_s - duration_s, -duration_s)
-            if not self._lanes["interactive"]:
+            if not self._waiting.lanes["interactive"]:
                 self._bulk_credit_s = 0.0
-        elif self._lanes["bulk"]:
+        elif self._waiting.lanes["bulk"]:
             share = self._limits.bulk_share
             self._bulk_credit_s += duration_s * share / (1 - share)
         else:
@@ -266,11 +256,11 @@ class Batcher(Generic[P, R]):
         results = await self._try(lane, batch, budget)
         if results is not None:
             for item, result in zip(batch, results, strict=True):
-                _answer(item, result)
+                self._waiting.answer(item, result)
             return True
         if len(batch) == 1:
             error = ServiceError(Reason.MODEL_FAILED, "The model failed on this input.")
-            self._fail(batch[0].job, error)
+            self._waiting.fail(batch[0].job, error)
             return False
         middle = len(batch) // 2
         first = await self._compute(lane, batch[:middle], budget)
@@ -307,7 +297,7 @@ class Batcher(Generic[P, R]):
     async def _recover(self) -> None:
         """Takes the model out of service until a probe succeeds."""
         log.error("the model failed %d batches in a row", self._failures)
-        self._fail_all(self._broken_error())
+        self._waiting.fail_all(self._broken_error())
         await self._on_health(False)
         loop = asyncio.get_running_loop()
         while True:
@@ -322,43 +312,10 @@ class Batcher(Generic[P, R]):
         await self._on_health(True)
         log.info("the model works again")
 
-    # Leaving the queue
-
     def _drop_expired(self) -> None:
-        now_s = self._now_s()
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            job = heapq.heappop(self._deadlines)[2]()
-            if job is not None and not job.answer.done():
-                self._metrics.shed("expired")
-                self._fail(job, expired())
-
-    def _fail_all(self, error: ServiceError) -> None:
-        for queue in self._lanes.values():
-            for item in queue.window(len(queue)):
-                self._fail(item.job, error)
-
-    def _fail(self, job: Job[P, R], error: ServiceError) -> None:
-        if not job.answer.done():
-            job.answer.set_exception(error)
-        self._withdraw(job)
-
-    def _withdraw(self, job: Job[P, R]) -> None:
-        for item in tuple(job.waiting):
-            self._lanes[job.lane].remove(item)
+        for _ in range(self._waiting.drop_expired(self._now_s())):
+            self._metrics.shed("expired")
 
     def _age_s(self, queue: LaneQueue[P, R]) -> float:
         oldest_s = queue.oldest_s
         return 0.0 if oldest_s is None else max(0.0, self._now_s() - oldest_s)
-
-
-def draining() -> ServiceError:
-    """The error of what comes, or still waits, when the batcher closes."""
-    return ServiceError(Reason.DRAINING, "The worker is stopping.", 0.0)
-
-
-def _answer(item: Item[P, R], result: R) -> None:
-    job = item.job
-    job.results[item.index] = result
-    job.unanswered -= 1
-    if job.unanswered == 0 and not job.answer.done():
-        job.answer.set_result(job.results)
