@@ -5,6 +5,7 @@ Every call holds the GIL, so this runs in the store's own process (`child.py`).
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ class Engine:
     """The calls of `wire`, run on an `EdgeShard`. Raises the engine's bare `Exception`s."""
 
     def __init__(self, path: Path, config: wire.Config) -> None:
+        self._lock = _hold(path)
         self._shard = _load(path, config)
         self._log_dir = path / "wal"
         self._encoder = Encoder(
@@ -77,6 +79,7 @@ class Engine:
         """Flushes and gives the directory free."""
         self._shard.flush()
         self._shard.close()
+        os.close(self._lock)
 
     def write(self, call: wire.Write) -> None:
         """Applies one write; it is durable once `sync` returned after it."""
@@ -227,16 +230,26 @@ class Engine:
         return int(self._shard.count(edge.CountRequest(exact=True, filter=_filter(call.selection))))
 
 
+def _hold(path: Path) -> int:
+    """Locks the directory for the life of this process; returns the lock's descriptor.
+
+    The engine has a lock of its own, but looks at it too late: a second load is refused, and
+    has by then cut off the journal of the first, whose next flush fails (qdrant-edge-py 0.9).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Locked from error
+    return descriptor
+
+
 def _load(path: Path, config: wire.Config) -> edge.EdgeShard:
     if not path.exists():
         _create(path, config)
-    try:
-        return edge.EdgeShard.load(str(path))
-    except Exception as error:
-        # The engine's errors have no type; this is the text of a lock that is held.
-        if "WouldBlock" in str(error):
-            raise Locked from error
-        raise
+    return edge.EdgeShard.load(str(path))
 
 
 def _create(path: Path, config: wire.Config) -> None:

@@ -212,10 +212,16 @@ async def test_what_was_acknowledged_is_in_the_log_alone_if_need_be(tmp_path: Pa
 
 
 async def test_a_folder_in_use_is_one_clear_line(tmp_path: Path) -> None:
-    async with embedded_search(tmp_path):
+    async with embedded_search(tmp_path) as holder:
+        await holder.put_document(COLLECTION, version("before", 1, 3))
         with pytest.raises(FolderInUse, match="DATA_DIR: another process uses the data folder"):
             async with embedded_search(tmp_path):
                 pytest.fail("two processes hold one folder")
+        # The holder has noticed nothing: what it writes and flushes from here on is there.
+        await holder.put_document(COLLECTION, version("after", 1, 3))
+    async with embedded_search(tmp_path) as search:
+        for document_id in ("before", "after"):
+            assert await search.get_document(COLLECTION, document_id, soon()) is not None
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
