@@ -87,7 +87,7 @@ def number(value: float) -> str:
 
 
 def save(name: str, report: Report) -> Path:
-    """Writes the report and where it was made to `bench/results/<name>.json`."""
+    """Writes the report and where it was made to `bench/results/<name>.json`, tables to `.md`."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {
@@ -97,6 +97,7 @@ def save(name: str, report: Report) -> Path:
         "targets": [asdict(target) | {"met": target.met} for target in report.targets],
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report.text() + "\n")
     return path
 
 

@@ -58,6 +58,7 @@ def test_results_are_saved_with_where_they_were_made(
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     path = save("speed", Report({"p50_ms": 1.5}, [], [Target("p50", 1.5, 1, at_most=True)]))
     saved = json.loads(path.read_text())
+    assert "MISSED: p50 is 1.50" in path.with_suffix(".md").read_text()
     assert saved["figures"] == {"p50_ms": 1.5}
     assert saved["targets"][0]["met"] is False
     assert saved["machine"]["cores"] >= 1
