@@ -57,6 +57,8 @@ def channel_options(service_name: str) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 2_000),
         # gRPC's own 30 s would hide a new replica for as long.
         ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+        # Workers are reached directly; `http_proxy` is for the outside world.
+        ("grpc.enable_http_proxy", 0),
         # Two channels to one address are two clients, each with its own connections.
         ("grpc.use_local_subchannel_pool", 1),
     ]

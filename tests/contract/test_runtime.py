@@ -254,6 +254,16 @@ async def test_the_trace_of_the_caller_reaches_the_worker() -> None:
     assert script.traceparent == traceparent
 
 
+async def test_a_proxy_for_the_outside_world_does_not_stand_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with embedder(Script(nothing)) as (_, _, stub):
+        answer = await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=10)
+    assert answer.name == "m"
+
+
 async def test_metrics_of_every_method_exist_from_the_first_scrape() -> None:
     async with embedder(Script(nothing)) as (running, _, stub):
         url = f"http://127.0.0.1:{running.metrics_port}/metrics"
