@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 ERROR_DOMAIN: Final = "production-rag"
@@ -152,7 +153,10 @@ _BARE_MESSAGES: Final[Mapping[Reason, str]] = MappingProxyType(
 
 
 def _decode_status(value: bytes) -> ServiceError | None:
-    status = status_pb2.Status.FromString(value)
+    try:
+        status = status_pb2.Status.FromString(value)
+    except DecodeError:  # another server's idea of the details
+        return None
     info = error_details_pb2.ErrorInfo()
     retry = error_details_pb2.RetryInfo()
     retry_after_s: float | None = None

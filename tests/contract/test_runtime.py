@@ -153,6 +153,17 @@ async def test_a_bare_status_becomes_the_nearest_reason_without_its_text() -> No
     assert "host7" not in caught.value.message
 
 
+async def test_details_that_nobody_understands_are_passed_over() -> None:
+    async def abort(context: Any) -> None:
+        details = (("grpc-status-details-bin", b"\xff no status"),)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "x", details)
+
+    async with embedder(Script(abort)) as (_, _, stub):
+        with pytest.raises(ServiceError) as caught:
+            await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=10)
+    assert caught.value.reason is Reason.UNAVAILABLE
+
+
 async def test_until_ready_calls_are_refused_and_health_says_so() -> None:
     script = Script(nothing)
     async with embedder(script, ready=False) as (running, _, _):
