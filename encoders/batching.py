@@ -14,13 +14,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
 from encoders.admission import Speed, draining, excess_tokens, queue_full, wait_s
 from encoders.batch_metrics import BatchMetrics
 from encoders.lanes import Item, Job, Lane, LaneQueue, P, R, choose_batch
+from encoders.limits import Limits
 from encoders.waiting import Waiting
 from runtime.deadline import expired
 from runtime.errors import Reason, ServiceError
@@ -28,39 +28,13 @@ from runtime.errors import Reason, ServiceError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds a batcher keeps.
-
-    queue_tokens: tokens that may wait; one call more than that waits only alone.
-    batch_tokens: padded tokens of one batch.
-    batch_items: rows of one batch.
-    window_items: how many of the oldest items are sorted by length.
-    bulk_queue_share: how much of the queue bulk may take, so that it never locks
-        interactive callers out.
-    bulk_share: of the model's time, for bulk that waits while interactive work comes in.
-    bulk_quantum_s: how long one bulk batch should take.
-    max_failures: batches that fail in a row before the model counts as broken.
-    probe_interval_s: how often a broken model is tried.
-    """
-
-    queue_tokens: int = 131_072
-    batch_tokens: int = 1024
-    batch_items: int = 64
-    window_items: int = 256
-    bulk_queue_share: float = 0.75
-    bulk_share: float = 0.2
-    bulk_quantum_s: float = 0.015
-    max_failures: int = 3
-    probe_interval_s: float = 1.0
-
-
 class Batcher(Generic[P, R]):
     """Runs `run` on batches of what is submitted.
 
     run: payloads → one result each, in order; called in one thread.
     padded: tokens of an item → length of its row.
-    probe: run instead of batches while the model counts as broken; returns when it works.
+    probe: run after failures in a row, and instead of batches while the model counts as
+        broken; returns when it works.
     on_health: told False when it breaks, True when a probe succeeded.
     now_s: the clock deadlines are measured on.
     """
@@ -188,8 +162,8 @@ class Batcher(Generic[P, R]):
 
     async def _serve(self) -> None:
         while True:
-            if self._broken:
-                await self._recover()
+            if self._failures >= self._limits.max_failures:
+                await self._examine()
             chosen = self._next_batch()
             if chosen is None:
                 self._work.clear()
@@ -206,8 +180,8 @@ class Batcher(Generic[P, R]):
                 raise
             self._running_tokens = 0
             self._settle_credit(lane, self._now_s() - started_s)
-            self._failures = 0 if succeeded else self._failures + 1
-            self._broken = self._failures >= self._limits.max_failures
+            if succeeded is not None:
+                self._failures = 0 if succeeded else self._failures + 1
 
     def _next_batch(self) -> tuple[Lane, list[Item[P, R]], int] | None:
         """The lane whose turn it is, items taken from its queue, and the budget they had."""
@@ -243,16 +217,17 @@ class Batcher(Generic[P, R]):
         else:
             self._bulk_credit_s = 0.0
 
-    async def _compute(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> bool:
-        """Answers the batch's items. False when no part of it could be computed.
+    async def _compute(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> bool | None:
+        """Answers the batch's items: whether any part of it could be computed.
 
-        A batch that fails is halved until the item that is to blame stands alone;
-        only its caller gets the error.
+        None when nobody waited for it any more, which says nothing of the model. A batch that
+        is halved until the item that is to blame stands alone; only its caller gets
+        the error.
         """
         self._drop_expired()
         batch = [item for item in batch if not item.job.answer.done()]
         if not batch:
-            return True
+            return None
         results = await self._try(lane, batch, budget)
         if results is not None:
             for item, result in zip(batch, results, strict=True):
@@ -265,7 +240,7 @@ class Batcher(Generic[P, R]):
         middle = len(batch) // 2
         first = await self._compute(lane, batch[:middle], budget)
         second = await self._compute(lane, batch[middle:], budget)
-        return first or second
+        return bool(first or second)
 
     async def _try(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> Sequence[R] | None:
         """The results of one run of the model, or None when it failed."""
@@ -294,23 +269,31 @@ class Batcher(Generic[P, R]):
         )
         return results
 
-    async def _recover(self) -> None:
-        """Takes the model out of service until a probe succeeds."""
+    async def _examine(self) -> None:
+        """After failures in a row: were the inputs to blame, or is the model broken?
+
+        A broken model is out of service until a probe succeeds.
+        """
         log.error("the model failed %d batches in a row", self._failures)
-        self._waiting.fail_all(self._broken_error())
-        await self._on_health(False)
-        loop = asyncio.get_running_loop()
-        while True:
+        if not await self._works():
+            self._broken = True
+            self._waiting.fail_all(self._broken_error())
+            await self._on_health(False)
             await asyncio.sleep(self._limits.probe_interval_s)
-            try:
-                await loop.run_in_executor(self._executor, self._probe)
-                break
-            except Exception:  # still broken, in whatever way
-                log.warning("the model still fails", exc_info=True)
+            while not await self._works():
+                await asyncio.sleep(self._limits.probe_interval_s)
+            self._broken = False
+            await self._on_health(True)
         self._failures = 0
-        self._broken = False
-        await self._on_health(True)
-        log.info("the model works again")
+        log.info("the model works")
+
+    async def _works(self) -> bool:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._probe)
+        except Exception:  # still broken, in whatever way
+            log.warning("the model fails its check", exc_info=True)
+            return False
+        return True
 
     def _drop_expired(self) -> None:
         for _ in range(self._waiting.drop_expired(self._now_s())):

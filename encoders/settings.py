@@ -7,7 +7,7 @@ from threading import Event
 
 from pydantic import Field
 
-from encoders.batching import Limits
+from encoders.limits import Limits
 from encoders.options import DEFAULT_CACHE_DIR, BackendName, PrecisionName, Runtime
 from runtime.settings import WorkerSettings
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from encoders.batch_metrics import BatchMetrics
-from encoders.batching import Batcher, Limits
+from encoders.batching import Batcher
 from encoders.embedding import EmbeddingModel
 from encoders.encoder import Floats
+from encoders.limits import Limits
 from encoders.self_check import check_embedding
 from encoders.tokenizing import Tokens
 from generator_worker.selection import Vectors

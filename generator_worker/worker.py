@@ -10,8 +10,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from encoders.batch_metrics import BatchMetrics
-from encoders.batching import Limits
 from encoders.embedding import EmbeddingModel, load_embedding_model
+from encoders.limits import Limits
 from generator_worker.admission import Admission
 from generator_worker.encoder import EmbeddingEncoder
 from generator_worker.engines.base import AnswerRequest, Completion, Engine

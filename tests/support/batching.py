@@ -11,7 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from encoders.batch_metrics import BatchMetrics
-from encoders.batching import Batcher, Limits
+from encoders.batching import Batcher
+from encoders.limits import Limits
 
 
 @dataclass

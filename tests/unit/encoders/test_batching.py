@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from support.batching import Bench, FakeModel, Text, bench
 
-from encoders.batching import Limits
 from encoders.lanes import Lane
+from encoders.limits import Limits
 from runtime.errors import Reason, ServiceError
 
 
@@ -252,6 +252,29 @@ async def test_one_success_between_failures_keeps_the_model_in() -> None:
             await made.ask([Text("bad", poisoned=True)])
         assert await made.ask([Text("good")]) == ["good"]
     assert made.health == []
+    await made.batcher.aclose()
+
+
+async def test_bad_inputs_in_a_row_leave_a_model_in_that_works() -> None:
+    made = bench(Limits(max_failures=2))
+    made.batcher.start()
+    for _ in range(5):
+        error = await refused(made, [Text("bad", poisoned=True)], "interactive")
+        assert error.reason == Reason.MODEL_FAILED
+    assert await made.ask([Text("good")]) == ["good"]
+    assert made.health == []
+    await made.batcher.aclose()
+
+
+async def test_a_failing_job_of_many_texts_counts_as_a_failure() -> None:
+    made = bench(Limits(max_failures=2, probe_interval_s=0.001))
+    made.batcher.start()
+    made.model.broken = True
+    for _ in range(2):
+        error = await refused(made, [Text(n) for n in range(4)], "interactive")
+        assert error.reason == Reason.MODEL_FAILED
+    await settled()
+    assert made.health == [False]
     await made.batcher.aclose()
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.batching import Bench, FakeModel, Text, bench
 
-from encoders.batching import Limits
 from encoders.lanes import Lane
+from encoders.limits import Limits
 from runtime.errors import Reason, ServiceError
 
 # The model's time for one token of the fake clock.

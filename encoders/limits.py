@@ -1,0 +1,33 @@
+"""The bounds a batcher keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds a batcher keeps.
+
+    queue_tokens: tokens that may wait; one call more than that waits only alone.
+    batch_tokens: padded tokens of one batch.
+    batch_items: rows of one batch.
+    window_items: how many of the oldest items are sorted by length.
+    bulk_queue_share: how much of the queue bulk may take, so that it never locks
+        interactive callers out.
+    bulk_share: of the model's time, for bulk that waits while interactive work comes in.
+    bulk_quantum_s: how long one bulk batch should take.
+    max_failures: batches that fail in a row before the model is probed: it counts as broken
+        when the probe fails too, else the inputs were to blame.
+    probe_interval_s: how often a broken model is tried.
+    """
+
+    queue_tokens: int = 131_072
+    batch_tokens: int = 1024
+    batch_items: int = 64
+    window_items: int = 256
+    bulk_queue_share: float = 0.75
+    bulk_share: float = 0.2
+    bulk_quantum_s: float = 0.015
+    max_failures: int = 3
+    probe_interval_s: float = 1.0
