@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
@@ -140,8 +141,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 self._gate.enter()
                 try:
-                    async for response in serve(request, context):
-                        yield response
+                    # Closed here and not by the garbage collector: a call that is cancelled
+                    # while a message is sent leaves the generator standing at its `yield`.
+                    async with aclosing(serve(request, context)) as responses:
+                        async for response in responses:
+                            yield response
                 finally:
                     self._gate.leave()
             except BaseException as error:

@@ -62,7 +62,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             yield generator_pb2.GenerateAnswerResponse(text_delta="one")
             await self.script.behave(context)
             yield generator_pb2.GenerateAnswerResponse(text_delta="two")
-        except asyncio.CancelledError:
+        except BaseException:
+            # Cancelled where it waits, or closed where it had just handed out a message.
             self.script.cancelled.set()
             raise
 
