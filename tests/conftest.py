@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.surroundings import bare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bare_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no process that one starts, reads the developer's settings or `.env`."""
+    with bare(tmp_path_factory.mktemp("empty")):
+        yield
 
 
 @pytest.fixture

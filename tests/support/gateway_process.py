@@ -61,7 +61,6 @@ async def spawned(**environment: str) -> AsyncIterator[GatewayProcess]:
         sys.executable,
         "-m",
         "gateway",
-        cwd=ROOT,
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "protos"))),

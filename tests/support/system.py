@@ -31,8 +31,15 @@ class System:
         self._lines: Queue[str] = Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.local"],
-            cwd=ROOT,
-            env=os.environ | {"SERVER_PORT": "0", "DATA_DIR": str(data_dir)} | environment,
+            # Not in the checkout: its `.env` is the developer's.
+            cwd=data_dir,
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "protos"))),
+                "SERVER_PORT": "0",
+                "DATA_DIR": str(data_dir),
+            }
+            | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
