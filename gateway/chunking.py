@@ -17,6 +17,15 @@ _MARKDOWN: Final = re.compile(
     r"^ {0,3}(?:#{1,6}[ \t]+\S|```|~~~|\|?[ \t]*:?-{3,}:?[ \t]*\|)", re.MULTILINE
 )
 
+# The end of a hard-wrapped line inside a sentence. The splitter takes every line end for a
+# better boundary than the end of a sentence, so wrapped prose would be cut in mid-sentence.
+# Such a line is not short, does not end like a sentence, and goes on with a word: no list,
+# table or reference begins there.
+_SOFT_BREAK: Final = re.compile(
+    r"(?<=[^\n]{40}[^\s.!?:;|。！？])\r?\n(?=[^\W\d_]|[`\"'(*“‘](?![ \t`])|\[(?![^\]\n]*\]:))"
+)
+_FENCED: Final = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+
 # The splitter's time grows with the square of a text without paragraphs: 160,000 characters
 # on one line took 0.9 s at 64 characters a chunk, and 2,000,000 would take minutes. So long
 # texts are cut into sections of this many chunks first, which keeps it at about 1 s, and at
@@ -41,17 +50,42 @@ def cut(text: str, chunking: Chunking) -> list[str]:
         splitter = MarkdownSplitter(size, overlap)
     else:
         splitter = TextSplitter(size, overlap)
-    return [
-        chunk
-        for section in _sections(text, min(SECTION_CHUNKS * size, MOST_SECTION_CHARACTERS))
-        for chunk in splitter.chunks(section)
-        if chunk and not chunk.isspace()
-    ]
+    flowing = _unwrapped(text)
+    passages: list[str] = []
+    start = 0
+    for section in _sections(flowing, min(SECTION_CHUNKS * size, MOST_SECTION_CHARACTERS)):
+        for offset, chunk in splitter.chunk_indices(section):
+            if chunk and not chunk.isspace():
+                # As it was written: only where to cut was decided without the wraps.
+                passages.append(text[start + offset : start + offset + len(chunk)])
+        start += len(section)
+    return passages
 
 
 def most_chunks(characters: int, chunking: Chunking) -> int:
     """About how many passages a text of that length is cut into, at worst."""
     return characters // (chunking.chunk_size - chunking.overlap) + 1
+
+
+def _unwrapped(text: str) -> str:
+    """`text`, as long as before, with spaces for the line ends inside sentences."""
+    if not _SOFT_BREAK.search(text):
+        return text
+    parts: list[str] = []
+    position = 0
+    for fenced in _FENCED.finditer(text):
+        parts += [_flow(text[position : fenced.start()]), fenced[0]]
+        position = fenced.end()
+    return "".join((*parts, _flow(text[position:])))
+
+
+def _flow(prose: str) -> str:
+    def joined(wrap: re.Match[str]) -> str:
+        line_start = prose.rfind("\n", 0, wrap.start()) + 1
+        own_line = prose[line_start] in "#|>"  # a heading, a table row, a quotation
+        return wrap[0] if own_line else " " * len(wrap[0])
+
+    return _SOFT_BREAK.sub(joined, prose)
 
 
 def _sections(text: str, most: int) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunking import cut, most_chunks
+from gateway.chunking import _unwrapped, cut, most_chunks
 from gateway.search.types import Chunking
 
 
@@ -57,3 +57,35 @@ def test_no_text_takes_forever(unit: str) -> None:
     # 0.1 s for most of these, 1 s for Chinese; minutes before there were sections.
     assert time.monotonic() - started_s < 20
     assert 200_000 / 512 * 0.9 < len(chunks) < 2 * most_chunks(200_000, Chunking(512, 50))
+
+
+WRAPPED = (
+    "The quick brown fox jumps over the lazy dog and then\n"
+    "goes home to sleep. After that nothing else happens to\n"
+    "anybody for a very long time, which is all there is to\n"
+    "say about it. The end of the story has come at last now.\n"
+)
+
+
+@pytest.mark.parametrize("head", ["", "# A heading\n\n"], ids=["plain", "markdown"])
+def test_hard_wrapped_prose_is_cut_where_sentences_end(head: str) -> None:
+    passages = cut(head + WRAPPED, Chunking(128, 0))
+    assert len(passages) > 1
+    assert all(passage.endswith((".", "A heading")) for passage in passages)
+    # Cut as if it were one line, and kept as it was written.
+    assert all(passage in head + WRAPPED for passage in passages)
+    assert any("\n" in passage for passage in passages)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "- a list item that is long enough to look like a wrapped line of text\n- another item\n",
+        "| a table row that is long enough to look like a wrapped line of text |\n| more |\n",
+        "## A heading that is long enough to look like a wrapped line of text\nand its text.\n",
+        "```\nlet a_line_of_code_that_is_long_enough = to(look_like_a_wrapped, line)\nlet b\n```\n",
+        "short lines\nof a poem\n",
+    ],
+)
+def test_line_ends_that_mean_something_stay(lines: str) -> None:
+    assert _unwrapped(lines) == lines
