@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Scope
 
+from gateway.problems import Problem
 from runtime.deadline import Deadline
 
 # The status of a request whose caller hung up; it is logged and never sent (nginx's number).
@@ -28,6 +29,7 @@ class Exchange:
     status: 0 until the response starts.
     complete: the last byte of the response was handed to the server.
     left: the caller hung up before that.
+    last_words: the end of a response that failed once it had begun; None just breaks off.
     query, cache_hit, sources: for the log line, where the route knows them.
     """
 
@@ -40,6 +42,7 @@ class Exchange:
     status: int = 0
     complete: bool = False
     left: bool = False
+    last_words: Callable[[Problem], bytes] | None = None
     reason: str | None = None
     query: str | None = None
     cache_hit: bool | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,8 @@ OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/met
 # Most requests are over by then; watching for the caller's departure costs a task.
 WATCH_AFTER_S: Final = 0.05
 LOGGED_QUERY_CHARACTERS: Final = 200
+# For a caller who does not read what is sent: the time for saying so has run out already.
+LAST_WORDS_S: Final = 1.0
 
 log: Final = logging.getLogger("gateway.requests")
 
@@ -130,11 +133,17 @@ class Front:
     ) -> None:
         if isinstance(error, HTTPException):
             error = _of_router(error, exchange)
-        log_unforeseen(error, exchange)
+        if problems.unknown_to_http(error):  # the caller is told nothing of the cause
+            log.error("request failed", exc_info=error, extra={"request_id": exchange.request_id})
         document, headers = problems.problem(error, exchange.request_id)
         exchange.reason = document.reason
         if exchange.status == 0:
             await problems.response(document, headers)(scope, receive, respond)
+        elif exchange.last_words is not None and not exchange.complete:
+            end = {"type": "http.response.body", "body": exchange.last_words(document)}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await respond(end)
 
     def _record(self, exchange: Exchange) -> None:
         latency_ms = exchange.elapsed_ms()
@@ -164,12 +173,6 @@ class Front:
                 "reason": exchange.reason,
             },
         )
-
-
-def log_unforeseen(error: Exception, exchange: Exchange) -> None:
-    """Keeps the cause of an error that the caller is told nothing of."""
-    if problems.unknown_to_http(error):
-        log.error("request failed", exc_info=error, extra={"request_id": exchange.request_id})
 
 
 class _Departure:

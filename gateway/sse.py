@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -31,20 +31,13 @@ def event(name: str, value: Any) -> bytes:
 class EventStream(Response):
     """Sends events as they are made.
 
-    A failure before the first event is raised, so that it gets its own status; a later one
-    becomes the last event. The caller's departure cancels the task this runs in, which
-    closes `events`.
+    Every failure is raised: before the first event it gets its own status, later the exchange's
+    last words. The caller's departure cancels the task this runs in, which closes `events`.
     """
 
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        on_error: Callable[[Exception], bytes],
-        ping_s: float = PING_S,
-    ) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], ping_s: float = PING_S) -> None:
         super().__init__()
         self._events = events
-        self._on_error = on_error
         self._ping_s = ping_s
         self._started = False
         self._lock = asyncio.Lock()
@@ -55,14 +48,9 @@ class EventStream(Response):
         self._wrote_s = asyncio.get_running_loop().time()
         pings = asyncio.create_task(self._ping(send))
         try:
-            try:
-                async with aclosing(self._events) as events:
-                    async for one in events:
-                        await self._write(send, one)
-            except Exception as error:
-                if not self._started:
-                    raise
-                await self._write(send, self._on_error(error))
+            async with aclosing(self._events) as events:
+                async for one in events:
+                    await self._write(send, one)
         finally:
             pings.cancel()
         await send({"type": "http.response.body", "body": b""})

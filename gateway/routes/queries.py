@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import problems
 from gateway.answers import (
     AnswerDone,
     Models,
@@ -23,7 +23,6 @@ from gateway.answers import (
 )
 from gateway.decoding import BodyDecoder
 from gateway.exchange import Exchange, exchange_of
-from gateway.middleware import log_unforeseen
 from gateway.pipeline import Finished, Found, Pipeline
 from gateway.routes.common import json_response, no_parameters, read_json
 from gateway.schemas import QueryRequest, SearchRequest
@@ -70,9 +69,8 @@ class QueryRoutes:
         ask = read_json(exchange, _QUERY)
         exchange.query = ask.query
         if ask.stream:
-            return EventStream(
-                self._events(ask, exchange), lambda error: _error_event(error, exchange)
-            )
+            exchange.last_words = partial(event, "error")
+            return EventStream(self._events(ask, exchange))
         text: list[str] = []
         sources: list[Source] = []
         done: AnswerDone | None = None
@@ -137,11 +135,3 @@ def _done(end: Finished, answer: str, exchange: Exchange) -> AnswerDone:
         ),
         request_id=exchange.request_id,
     )
-
-
-def _error_event(error: Exception, exchange: Exchange) -> bytes:
-    """After the first byte, errors are events."""
-    log_unforeseen(error, exchange)
-    document, _ = problems.problem(error, exchange.request_id)
-    exchange.reason = document.reason
-    return event("error", document)

@@ -170,6 +170,23 @@ async def test_a_failure_after_the_first_event_is_the_last_event(
     assert counted == 1
 
 
+async def test_a_stream_out_of_time_says_so_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """The budget may run out where no call with a deadline of its own is waited for."""
+    caplog.set_level(logging.INFO)
+    site = Site(budget_s=0.2)
+    site.parts.generator.gate.clear()
+    async with connected(site) as (reader, writer):
+        writer.write(post("/query", QUERY | {"stream": True}))
+        assert (await head_of(reader))[0] == 200
+        body = await chunks_of(reader)
+    last = body.split(b"\n\n")[-2]
+    assert last.startswith(b"event: error\n")
+    problem = json.loads(last.partition(b"data: ")[2])
+    assert (problem["reason"], problem["status"]) == ("DEADLINE_EXCEEDED", 504)
+    (line,) = [vars(one) for one in caplog.records if one.name == "gateway.requests"]
+    assert (line["status"], line["reason"]) == (200, "DEADLINE_EXCEEDED")
+
+
 async def test_a_silent_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse.EventStream.__init__, "__defaults__", (0.02,))
     site = Site()
