@@ -22,6 +22,10 @@ from pydantic import Field
 
 from deploy.child import Child
 from deploy.terminal import foreground
+from embedder_worker.settings import EmbedderSettings
+from gateway.settings import GatewaySettings
+from generator_worker.settings import GeneratorSettings
+from reranker_worker.settings import RerankerSettings
 from runtime.settings import Settings, load
 
 LOOPBACK: Final = "127.0.0.1"
@@ -200,7 +204,10 @@ def welcome(host: str, port: int, seconds: float) -> str:
 
 def main() -> int:
     """Runs until a signal; the exit code of the process."""
-    settings = load(LocalSettings)
+    # All at once: a fault of one process should not hide those of the next.
+    settings = load(
+        LocalSettings, GatewaySettings, EmbedderSettings, RerankerSettings, GeneratorSettings
+    )
     os.environ.pop("CONTROL_FD", None)  # a launcher has no launcher
     with foreground():
         return asyncio.run(_run(settings))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -76,16 +77,28 @@ class WorkerSettings(Settings):
     )
 
 
-def load(settings: type[S]) -> S:
-    """Reads `settings`; prints every fault by its environment name and exits 2 on any."""
-    try:
-        return settings()
-    except ValidationError as error:
-        _exit_with(error)
+def load(settings: type[S], *beside: type[Settings]) -> S:
+    """Reads `settings`; prints every fault by its environment name and exits 2 on any.
+
+    beside: settings of other processes, whose faults are to be told at the same time.
+    """
+    faults: dict[str, None] = {}  # in order, each once
+    loaded: S | None = None
+    for one in (settings, *beside):
+        try:
+            read = one()
+        except ValidationError as error:
+            faults |= dict.fromkeys(_lines(error))
+        else:
+            if loaded is None and isinstance(read, settings):
+                loaded = read
+    if faults or loaded is None:
+        print("\n".join(faults), file=sys.stderr)
+        sys.exit(EXIT_BAD_SETTINGS)
+    return loaded
 
 
-def _exit_with(error: ValidationError) -> NoReturn:
+def _lines(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_input=False):
         name = "_".join(str(part) for part in fault["loc"]).upper() or "SETTINGS"
-        print(f"{name}: {fault['msg']}", file=sys.stderr)
-    sys.exit(EXIT_BAD_SETTINGS)
+        yield f"{name}: {fault['msg'].removeprefix('Value error, ')}"

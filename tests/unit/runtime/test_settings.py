@@ -38,6 +38,17 @@ def test_every_fault_is_named_and_no_value_is_shown(
     assert "-77" not in "".join(lines)
 
 
+def test_faults_of_several_processes_are_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "LOUD")
+    monkeypatch.setenv("GRPC_PORT", "no")
+    with pytest.raises(SystemExit):
+        load(Settings, WorkerSettings, Example)
+    names = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(names) == ["GRPC_PORT", "LOG_LEVEL", "MUST_BE_GIVEN"]
+
+
 def test_a_dotenv_file_counts_and_the_environment_counts_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
