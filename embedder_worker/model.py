@@ -13,15 +13,13 @@ import numpy as np
 
 from embedder_worker.settings import EmbedderSettings
 from encoders.batch_metrics import BatchMetrics
-from encoders.batching import Batcher
 from encoders.blueprint import InputType
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from encoders.encoder import Floats
 from encoders.identity import ModelIdentity
 from encoders.lanes import LANES, Lane
+from encoders.opening import EmbeddingBatcher, open_embedding
 from encoders.requests import too_long
-from encoders.self_check import check_embedding
-from encoders.tokenizing import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Embedded:
 class Embedder:
     """Tokenises off the event loop, a thread a lane, and embeds through the batcher."""
 
-    def __init__(self, model: EmbeddingModel, batcher: Batcher[Tokens, Floats]) -> None:
+    def __init__(self, model: EmbeddingModel, batcher: EmbeddingBatcher) -> None:
         self._model = model
         self._batcher = batcher
         self._tokenizers = {
@@ -51,25 +49,14 @@ class Embedder:
         on_health: Callable[[bool], Awaitable[None]],
     ) -> Self:
         """Loads, warms and checks the model in the thread that will run it."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        loop = asyncio.get_running_loop()
-        stopped = Event()
-        try:
-            model = await loop.run_in_executor(thread, _load, settings, stopped)
-        except asyncio.CancelledError:
-            stopped.set()
-            raise
-        batcher: Batcher[Tokens, Floats] = Batcher(
-            lambda batch: list(model.embed(batch)),
-            settings.limits(model.batch_tokens),
-            metrics,
-            probe=lambda: check_embedding(model),
-            on_health=on_health,
-            padded=model.padded,
-            executor=thread,
-        )
-        batcher.start()
-        return cls(model, batcher)
+
+        def load(stopped: Event) -> EmbeddingModel:
+            return load_embedding_model(
+                settings.embedding_model, settings.embedding_runtime(stopped)
+            )
+
+        opened = open_embedding(load, settings.limits, metrics=metrics, on_health=on_health)
+        return cls(*await opened)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -114,17 +101,3 @@ class Embedder:
         for pool in self._tokenizers.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._model.close()
-
-
-def _load(settings: EmbedderSettings, stopped: Event) -> EmbeddingModel:
-    model = load_embedding_model(
-        settings.embedding_model,
-        backend=settings.embedding_backend,
-        precision=settings.embedding_precision,
-        threads=settings.threads,
-        cache_dir=settings.model_cache_dir,
-        stopped=stopped,
-    )
-    model.warm_up()
-    check_embedding(model)
-    return model

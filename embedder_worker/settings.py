@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from encoders.options import BackendName, PrecisionName
-from encoders.settings import EncoderSettings
+from encoders.settings import EmbeddingSettings, EncoderSettings
 
 
-class EmbedderSettings(EncoderSettings):
-    """What the embedder worker reads beside `EncoderSettings`."""
+class EmbedderSettings(EmbeddingSettings, EncoderSettings):
+    """What the embedder worker reads."""
 
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port; 0 takes a free one.")
-    embedding_model: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        min_length=1,
-        description="Sentence-transformers model: a hub name or a local folder.",
-    )
-    embedding_backend: BackendName = Field(
-        "auto",
-        description="What computes: `openvino`, `torch`, or `auto` (torch on a GPU, else "
-        "OpenVINO where it is installed).",
-    )
-    embedding_precision: PrecisionName = Field(
-        "auto",
-        description="`bf16`, `fp32`, or `auto` (bf16 where the machine multiplies it faster).",
-    )

@@ -279,9 +279,10 @@ class Batcher(Generic[P, R]):
             self._broken = True
             self._waiting.fail_all(self._broken_error())
             await self._on_health(False)
-            await asyncio.sleep(self._limits.probe_interval_s)
-            while not await self._works():
+            while True:
                 await asyncio.sleep(self._limits.probe_interval_s)
+                if await self._works():
+                    break
             self._broken = False
             await self._on_health(True)
         self._failures = 0

@@ -6,43 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoders.encoder import Encoder
-from encoders.identity import ModelIdentity
-from encoders.options import Precision
-from encoders.scoring import Pair, Prepared, Query
+from encoders.scoring import Pair, PairScorer, Prepared, Query
 
 
-class CrossEncoderScorer:
+class CrossEncoderScorer(PairScorer):
     """Pairs to scores: the sigmoid of the model's one label, in 0..1."""
 
     engine = "cross_encoder"
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Its dimension is 0."""
-        return self._encoder.identity
-
     @property
     def description(self) -> str:
-        """Such as "ms-marco-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
-        return f"{self._encoder.description}, cross-encoder"
-
-    @property
-    def precision(self) -> Precision:
-        """What it computes in."""
-        return self._encoder.precision
-
-    @property
-    def batch_tokens(self) -> int:
-        """Padded tokens of a batch beyond which it gets no faster here."""
-        return self._encoder.batch_tokens
-
-    def padded(self, tokens: int) -> int:
-        """Length of the row that a pair of so many tokens takes in a batch."""
-        return self._encoder.padded(tokens)
+        """Such as "ms-marco-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads, cross-encoder"."""
+        return f"{super().description}, cross-encoder"
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Tokenises pairs; of one that is too long, the longer text is cut. Thread-safe."""
@@ -59,11 +34,3 @@ class CrossEncoderScorer:
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gave a score that is not finite")
         return [float(score) for score in scores]
-
-    def warm_up(self) -> None:
-        """Runs every padded length once."""
-        self._encoder.warm_up()
-
-    def close(self) -> None:
-        """Releases the model."""
-        self._encoder.close()

@@ -99,6 +99,45 @@ class Encoder:
         self._backend.close()
 
 
+class EncoderModel:
+    """A loaded encoder put to one use: what all uses of it share."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name, fingerprint, dimension (0 for scores) and longest input."""
+        return self._encoder.identity
+
+    @property
+    def description(self) -> str:
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
+        return self._encoder.description
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self._encoder.precision
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch beyond which it gets no faster here."""
+        return self._encoder.batch_tokens
+
+    def padded(self, tokens: int) -> int:
+        """Length of the row that an input of so many tokens takes in a batch."""
+        return self._encoder.padded(tokens)
+
+    def warm_up(self) -> None:
+        """Runs every padded length once."""
+        self._encoder.warm_up()
+
+    def close(self) -> None:
+        """Releases the model."""
+        self._encoder.close()
+
+
 def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
     """Finds and loads a model. Takes 0.5 s with an export at hand, else up to 10 s.
 

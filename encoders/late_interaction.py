@@ -15,44 +15,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoders.encoder import Encoder, Floats
-from encoders.identity import ModelIdentity
-from encoders.options import Precision
-from encoders.scoring import Pair, Prepared, Query
+from encoders.encoder import Floats
+from encoders.scoring import Pair, PairScorer, Prepared, Query
 from encoders.tokenizing import BoolArray
 
 
-class LateInteraction:
+class LateInteraction(PairScorer):
     """Pairs to scores. The query's states are computed once, with the first of its pairs."""
 
     engine = "late_interaction"
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Its dimension is that of the token vectors."""
-        return self._encoder.identity
-
     @property
     def description(self) -> str:
-        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads"."""
-        return f"{self._encoder.description}, late interaction"
-
-    @property
-    def precision(self) -> Precision:
-        """What it computes in."""
-        return self._encoder.precision
-
-    @property
-    def batch_tokens(self) -> int:
-        """Padded tokens of a batch beyond which it gets no faster here."""
-        return self._encoder.batch_tokens
-
-    def padded(self, tokens: int) -> int:
-        """Length of the row that a passage of so many tokens takes in a batch."""
-        return self._encoder.padded(tokens)
+        """Such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16, 2 threads, late interaction"."""
+        return f"{super().description}, late interaction"
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Tokenises. A query that must be cut counts as every passage cut. Thread-safe."""
@@ -78,14 +54,6 @@ class LateInteraction:
             rows = [row for row, pair in enumerate(batch) if pair.query is query]
             scores[rows] = max_sim(query.computed(), states[rows], content[rows])
         return [float(score) for score in scores]
-
-    def warm_up(self) -> None:
-        """Runs every padded length once."""
-        self._encoder.warm_up()
-
-    def close(self) -> None:
-        """Releases the model."""
-        self._encoder.close()
 
     def _compute_queries(self, batch: Sequence[Pair]) -> None:
         new = list({pair.query for pair in batch if pair.query.states is None})

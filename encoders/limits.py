@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final, Self
+
+# Padded length of a short question. A batch has rows enough for its tokens to be questions: 64
+# in the 1,024 tokens of OpenVINO, 4,096 in the 65,536 of a GPU.
+SHORT_ROW_TOKENS: Final = 16
+# The least that are sorted by length, so that rows of a batch are alike.
+LEAST_WINDOW_ITEMS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +38,14 @@ class Limits:
     bulk_quantum_s: float = 0.015
     max_failures: int = 3
     probe_interval_s: float = 1.0
+
+    @classmethod
+    def of_batches(cls, batch_tokens: int, **others: Any) -> Self:
+        """For batches of so many padded tokens, with rows to match."""
+        rows = max(1, batch_tokens // SHORT_ROW_TOKENS)
+        return cls(
+            batch_tokens=batch_tokens,
+            batch_items=rows,
+            window_items=max(rows, LEAST_WINDOW_ITEMS),
+            **others,
+        )

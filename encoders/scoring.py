@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from encoders.blueprint import Kind
-from encoders.encoder import Floats, open_encoder
-from encoders.identity import ModelIdentity
+from encoders.encoder import EncoderModel, Floats, open_encoder
 from encoders.location import ModelFiles, locate
-from encoders.options import Precision, Runtime
+from encoders.options import Runtime
 from encoders.tokenizing import Tokens
 
 # Heads that read a pair of texts, by what transformers calls them.
@@ -54,25 +54,19 @@ class Prepared:
     tokens: int
 
 
-class PairScorer(Protocol):
+class PairScorer(EncoderModel, ABC):
     """A model that is loaded. `prepare` is thread-safe, `score` for one thread."""
 
     # How scores are made: "cross_encoder" or "late_interaction".
     engine: str
 
-    @property
-    def identity(self) -> ModelIdentity: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def precision(self) -> Precision: ...
-    @property
-    def batch_tokens(self) -> int: ...
-    def padded(self, tokens: int) -> int: ...
-    def prepare(self, query: str, passages: Sequence[str]) -> Prepared: ...
-    def score(self, batch: Sequence[Pair]) -> list[float]: ...
-    def warm_up(self) -> None: ...
-    def close(self) -> None: ...
+    @abstractmethod
+    def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
+        """Tokenises. Thread-safe."""
+
+    @abstractmethod
+    def score(self, batch: Sequence[Pair]) -> list[float]:
+        """One padded batch of pairs, of any queries: scores in 0..1."""
 
 
 def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:

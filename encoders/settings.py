@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 from pydantic import Field
 
 from encoders.limits import Limits
-from encoders.options import DEFAULT_CACHE_DIR, BackendName, PrecisionName, Runtime
+from encoders.options import (
+    DEFAULT_CACHE_DIR,
+    BackendName,
+    PrecisionName,
+    Runtime,
+)
 from runtime.settings import WorkerSettings
 
 
-class EncoderSettings(WorkerSettings):
-    """What embedder and reranker read beside `WorkerSettings`."""
+class ModelSettings(WorkerSettings):
+    """What every worker with an encoder reads beside `WorkerSettings`."""
 
     threads: int = Field(
         0,
@@ -32,6 +38,29 @@ class EncoderSettings(WorkerSettings):
         le=1_000_000_000,
         description="Tokens that may wait for the model; more is RESOURCE_EXHAUSTED.",
     )
+    max_model_failures: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Batches that fail in a row before the worker says that it is not ready.",
+    )
+
+    def runtime(self, backend: BackendName, precision: PrecisionName, stopped: Event) -> Runtime:
+        """How to run a model by these settings; `stopped` set, it stops loading."""
+        return Runtime(backend, precision, self.threads, self.model_cache_dir, stopped)
+
+    def limits(self, fastest_batch_tokens: int) -> Limits:
+        """The batcher's bounds by these settings, for padded tokens of the fastest batch."""
+        return Limits.of_batches(
+            fastest_batch_tokens,
+            queue_tokens=self.queue_tokens,
+            max_failures=self.max_model_failures,
+        )
+
+
+class EncoderSettings(ModelSettings):
+    """What embedder and reranker read beside `ModelSettings`."""
+
     max_batch_tokens: int = Field(
         0,
         ge=0,
@@ -57,23 +86,34 @@ class EncoderSettings(WorkerSettings):
         le=16_777_216,
         description="Longest text that a call may hold, in UTF-8 bytes.",
     )
-    max_model_failures: int = Field(
-        3,
-        ge=1,
-        le=1000,
-        description="Batches that fail in a row before the worker says that it is not ready.",
-    )
-
-    def runtime(self, backend: BackendName, precision: PrecisionName, stopped: Event) -> Runtime:
-        """How to run a model by these settings; `stopped` set, it stops loading."""
-        return Runtime(backend, precision, self.threads, self.model_cache_dir, stopped)
 
     def limits(self, fastest_batch_tokens: int) -> Limits:
-        """The batcher's bounds by these settings."""
-        return Limits(
-            queue_tokens=self.queue_tokens,
-            batch_tokens=self.max_batch_tokens or fastest_batch_tokens,
+        """As `ModelSettings.limits`; MAX_BATCH_TOKENS goes before what is fastest."""
+        return replace(
+            super().limits(self.max_batch_tokens or fastest_batch_tokens),
             bulk_share=self.bulk_share,
             bulk_quantum_s=self.bulk_quantum_seconds,
-            max_failures=self.max_model_failures,
         )
+
+
+class EmbeddingSettings(ModelSettings):
+    """What a worker with an embedding model reads beside `ModelSettings`."""
+
+    embedding_model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        min_length=1,
+        description="Sentence-transformers model: a hub name or a local folder.",
+    )
+    embedding_backend: BackendName = Field(
+        "auto",
+        description="What computes: `openvino`, `torch`, or `auto` (torch on a GPU, else "
+        "OpenVINO where it is installed).",
+    )
+    embedding_precision: PrecisionName = Field(
+        "auto",
+        description="`bf16`, `fp32`, or `auto` (bf16 where the machine multiplies it faster).",
+    )
+
+    def embedding_runtime(self, stopped: Event) -> Runtime:
+        """How to run the embedding model by these settings; `stopped` set, it stops loading."""
+        return self.runtime(self.embedding_backend, self.embedding_precision, stopped)

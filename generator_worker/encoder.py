@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from encoders.batch_metrics import BatchMetrics
-from encoders.batching import Batcher
 from encoders.embedding import EmbeddingModel
-from encoders.encoder import Floats
-from encoders.limits import Limits
-from encoders.self_check import check_embedding
+from encoders.opening import EmbeddingBatcher
 from encoders.tokenizing import Tokens
 from generator_worker.selection import Vectors
 from runtime.deadline import Deadline
@@ -22,23 +17,14 @@ from runtime.deadline import Deadline
 class EmbeddingEncoder:
     """Embeds questions and sentences; the sentences of several callers share batches.
 
-    load: opens the model; called by `start`, in the thread that will run it.
-    limits: the batcher's bounds, by the batch that is fastest here (padded tokens).
-    on_health: told False when the model fails again and again, True when it works again.
+    open_model: opens the model and its batcher; called by `start`.
     """
 
     def __init__(
-        self,
-        load: Callable[[], EmbeddingModel],
-        limits: Callable[[int], Limits],
-        metrics: BatchMetrics,
-        on_health: Callable[[bool], Awaitable[None]],
+        self, open_model: Callable[[], Awaitable[tuple[EmbeddingModel, EmbeddingBatcher]]]
     ) -> None:
-        self._load = load
-        self._limits = limits
-        self._metrics = metrics
-        self._on_health = on_health
-        self._running: tuple[EmbeddingModel, Batcher[Tokens, Floats]] | None = None
+        self._open = open_model
+        self._running: tuple[EmbeddingModel, EmbeddingBatcher] | None = None
 
     @property
     def name(self) -> str:
@@ -47,20 +33,8 @@ class EmbeddingEncoder:
 
     async def start(self) -> str:
         """Loads, warms and checks the model; returns its description."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        model = await asyncio.get_running_loop().run_in_executor(thread, self._open)
-        batcher: Batcher[Tokens, Floats] = Batcher(
-            lambda batch: list(model.embed(batch)),
-            self._limits(model.batch_tokens),
-            self._metrics,
-            probe=lambda: check_embedding(model),
-            on_health=self._on_health,
-            padded=model.padded,
-            executor=thread,
-        )
-        batcher.start()
-        self._running = (model, batcher)
-        return model.description
+        self._running = await self._open()
+        return self._running[0].description
 
     async def embed(
         self, question: str, sentences: Sequence[str], deadline: Deadline
@@ -89,12 +63,6 @@ class EmbeddingEncoder:
             model, batcher = self._running
             await batcher.aclose()
             model.close()
-
-    def _open(self) -> EmbeddingModel:
-        model = self._load()
-        model.warm_up()
-        check_embedding(model)
-        return model
 
 
 def _tokenize(model: EmbeddingModel, question: str, sentences: Sequence[str]) -> list[Tokens]:

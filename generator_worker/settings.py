@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from encoders.options import DEFAULT_CACHE_DIR, BackendName, PrecisionName
-from runtime.settings import WorkerSettings
+from encoders.settings import EmbeddingSettings
 
 # The providers DSPy's own engine reaches; any other server is reached as "openai".
 PROVIDERS: Final = frozenset(
@@ -19,8 +17,8 @@ PROVIDERS: Final = frozenset(
 )  # fmt: skip
 
 
-class GeneratorSettings(WorkerSettings):
-    """What the generator worker reads beside `WorkerSettings`."""
+class GeneratorSettings(EmbeddingSettings):
+    """What the generator worker reads beside `EmbeddingSettings`."""
 
     grpc_port: int = Field(50053, ge=0, le=65535, description="Port; 0 takes a free one.")
     lm_model: str | None = Field(
@@ -77,43 +75,6 @@ class GeneratorSettings(WorkerSettings):
     )
     lm_waiting: int = Field(
         64, ge=0, le=10_000, description="Questions that may wait for the language model."
-    )
-    embedding_model: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        min_length=1,
-        description="Sentence-transformers model: a hub name or a local folder.",
-    )
-    embedding_backend: BackendName = Field(
-        "auto",
-        description="What computes: `openvino`, `torch`, or `auto` (torch on a GPU, else "
-        "OpenVINO where it is installed).",
-    )
-    embedding_precision: PrecisionName = Field(
-        "auto",
-        description="`bf16`, `fp32`, or `auto` (bf16 where the machine multiplies it faster).",
-    )
-    threads: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="Threads the model computes with; 0: as many as the cgroup's quota allows.",
-    )
-    model_cache_dir: Path = Field(
-        DEFAULT_CACHE_DIR,
-        description="Folder that keeps models exported for OpenVINO between starts; without "
-        "one that can be written, each start exports anew (8 s for the default model).",
-    )
-    queue_tokens: int = Field(
-        131_072,
-        ge=1024,
-        le=1_000_000_000,
-        description="Tokens that may wait for the model; more is RESOURCE_EXHAUSTED.",
-    )
-    max_model_failures: int = Field(
-        3,
-        ge=1,
-        le=1000,
-        description="Batches that fail in a row before the worker says that it is not ready.",
     )
     answer_threshold: float = Field(
         0.55,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
+from threading import Event
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from encoders.batch_metrics import BatchMetrics
 from encoders.embedding import EmbeddingModel, load_embedding_model
-from encoders.limits import Limits
+from encoders.opening import exit_if_unusable, open_embedding
 from generator_worker.admission import Admission
 from generator_worker.encoder import EmbeddingEncoder
 from generator_worker.engines.base import AnswerRequest, Completion, Engine
@@ -116,16 +117,9 @@ def open_encoder(
     settings: GeneratorSettings,
     registry: CollectorRegistry,
     health: Health,
-    load_model: Callable[[GeneratorSettings], EmbeddingModel],
+    load: Callable[[Event], EmbeddingModel],
 ) -> EmbeddingEncoder:
     """The embedding model of the settings, loaded when it is started."""
-
-    def limits(fastest_batch_tokens: int) -> Limits:
-        return Limits(
-            queue_tokens=settings.queue_tokens,
-            batch_tokens=fastest_batch_tokens,
-            max_failures=settings.max_model_failures,
-        )
 
     async def on_health(healthy: bool) -> None:
         # A worker with a language model answers without its fallback too.
@@ -133,27 +127,19 @@ def open_encoder(
             await health.set_serving(healthy)
 
     metrics = BatchMetrics(registry)
-    return EmbeddingEncoder(lambda: load_model(settings), limits, metrics, on_health)
-
-
-def load_model(settings: GeneratorSettings) -> EmbeddingModel:
-    """Opens the embedding model."""
-    return load_embedding_model(
-        settings.embedding_model,
-        backend=settings.embedding_backend,
-        precision=settings.embedding_precision,
-        threads=settings.threads,
-        cache_dir=settings.model_cache_dir,
+    return EmbeddingEncoder(
+        lambda: open_embedding(load, settings.limits, metrics=metrics, on_health=on_health)
     )
 
 
-async def serve(
-    settings: GeneratorSettings,
-    load_model: Callable[[GeneratorSettings], EmbeddingModel] = load_model,
-) -> None:
-    """Runs the worker until it is told to stop."""
+async def serve(settings: GeneratorSettings) -> None:
+    """Runs the worker until it is told to stop; exits 2 when its embedding model cannot serve."""
     registry = new_registry()
     health = Health(SERVICE_NAME)
-    encoder = open_encoder(settings, registry, health, load_model)
-    service = build_service(settings, registry, encoder)
-    await serve_worker(settings, service, health, registry)
+
+    def load(stopped: Event) -> EmbeddingModel:
+        return load_embedding_model(settings.embedding_model, settings.embedding_runtime(stopped))
+
+    service = build_service(settings, registry, open_encoder(settings, registry, health, load))
+    with exit_if_unusable("EMBEDDING_MODEL"):
+        await serve_worker(settings, service, health, registry)

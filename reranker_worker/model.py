@@ -12,6 +12,7 @@ from typing import Self
 from encoders.batch_metrics import BatchMetrics
 from encoders.batching import Batcher
 from encoders.identity import ModelIdentity
+from encoders.opening import open_batched
 from encoders.requests import too_long
 from encoders.scoring import Pair, PairScorer, load_pair_scorer
 from encoders.self_check import check_scoring
@@ -43,25 +44,20 @@ class Reranker:
         on_health: Callable[[bool], Awaitable[None]],
     ) -> Self:
         """Loads, warms and checks the model in the thread that will run it."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        loop = asyncio.get_running_loop()
-        stopped = Event()
-        try:
-            scorer = await loop.run_in_executor(thread, _load, settings, stopped)
-        except asyncio.CancelledError:
-            stopped.set()
-            raise
-        batcher: Batcher[Pair, float] = Batcher(
-            scorer.score,
-            settings.limits(scorer.batch_tokens),
-            metrics,
-            probe=lambda: check_scoring(scorer),
-            on_health=on_health,
-            padded=scorer.padded,
-            executor=thread,
+
+        def load(stopped: Event) -> PairScorer:
+            runtime = settings.runtime(
+                settings.reranker_backend, settings.reranker_precision, stopped
+            )
+            return load_pair_scorer(settings.reranker_model, runtime)
+
+        def score(scorer: PairScorer, batch: Sequence[Pair]) -> Sequence[float]:
+            return scorer.score(batch)
+
+        opened = open_batched(
+            load, score, check_scoring, settings.limits, metrics=metrics, on_health=on_health
         )
-        batcher.start()
-        return cls(scorer, batcher)
+        return cls(*await opened)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -112,11 +108,3 @@ class Reranker:
         await self._batcher.aclose()
         self._tokenizer.shutdown(wait=False, cancel_futures=True)
         self._scorer.close()
-
-
-def _load(settings: RerankerSettings, stopped: Event) -> PairScorer:
-    runtime = settings.runtime(settings.reranker_backend, settings.reranker_precision, stopped)
-    scorer = load_pair_scorer(settings.reranker_model, runtime)
-    scorer.warm_up()
-    check_scoring(scorer)
-    return scorer

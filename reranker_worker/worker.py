@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 from encoders.batch_metrics import BatchMetrics
-from encoders.location import ModelUnusableError
-from encoders.self_check import SelfCheckFailedError
+from encoders.opening import exit_if_unusable
 from reranker_worker.model import Reranker
 from reranker_worker.service import METHODS, SERVICE_NAME, RerankerService
 from reranker_worker.settings import RerankerSettings
 from runtime.health import Health
 from runtime.metrics import new_registry
 from runtime.server import Service, serve_worker
-from runtime.settings import EXIT_BAD_SETTINGS
 
 
 async def serve(settings: RerankerSettings) -> None:
@@ -32,8 +28,5 @@ async def serve(settings: RerankerSettings) -> None:
             await servicer.reranker.aclose()
 
     service = Service(SERVICE_NAME, METHODS, servicer.add_to, start, stop)
-    try:
+    with exit_if_unusable("RERANKER_MODEL"):
         await serve_worker(settings, service, health, registry)
-    except (ModelUnusableError, SelfCheckFailedError) as error:
-        print(f"RERANKER_MODEL: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_SETTINGS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -19,9 +18,8 @@ from support.encoder_workers import embedder, failure, retry_info
 from support.models import MINILM, TEXTS, exports
 from support.serving import Running
 
-from embedder_worker.settings import EmbedderSettings
-from embedder_worker.worker import serve
 from encoders.embedding import EmbeddingModel, load_embedding_model
+from encoders.options import Runtime
 from runtime.errors import Reason, ServiceError, decode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -62,7 +60,7 @@ async def test_it_says_what_it_runs(worker: tuple[Running, grpc.aio.Channel, str
 async def test_vectors_are_the_models_row_by_row(stub) -> None:
     response = await stub.EmbedTexts(request(TEXTS))
     vectors = np.frombuffer(response.vectors, "<f4").reshape(len(TEXTS), response.dimension)
-    model = load_embedding_model(MINILM, backend="openvino", precision="fp32", cache_dir=exports())
+    model = load_embedding_model(MINILM, Runtime("openvino", "fp32", 2, exports()))
     expected = model.encode(TEXTS)
     assert ((vectors * expected).sum(axis=1) >= 0.999).all()
     assert list(response.truncated) == [5]
@@ -205,17 +203,6 @@ async def test_a_worker_that_loads_says_so() -> None:
         assert await stub.GetModel(pb.GetModelRequest())
 
 
-async def test_a_model_that_is_nowhere_is_one_line_and_exit_2(capsys) -> None:
-    settings = EmbedderSettings(
-        _env_file=None, grpc_host="127.0.0.1", grpc_port=0, metrics_port=0,
-        embedding_model="/no/such/model",
-    )  # fmt: skip
-    with pytest.raises(SystemExit) as caught:
-        await serve(settings)
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "EMBEDDING_MODEL: there is no model folder '/no/such/model'\n"
-
-
 async def test_a_model_that_fails_again_and_again_is_taken_out_until_it_works(monkeypatch) -> None:
     def fail(self: EmbeddingModel, batch: object) -> None:
         raise RuntimeError("the device is gone, says the test")
@@ -240,16 +227,6 @@ async def test_a_model_that_fails_again_and_again_is_taken_out_until_it_works(mo
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
         assert await stub.EmbedTexts(request(["a text"]))
-
-
-async def test_stopped_while_it_exports_it_leaves_nothing(tmp_path: Path) -> None:
-    async with embedder(model_cache_dir=tmp_path), asyncio.timeout(60):
-        while not list(tmp_path.glob(".making-*")):
-            await asyncio.sleep(0.02)
-    async with asyncio.timeout(60):
-        while list(tmp_path.glob(".making-*")):
-            await asyncio.sleep(0.02)
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_cancelled_call_leaves_nothing_behind() -> None:

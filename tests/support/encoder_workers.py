@@ -1,9 +1,9 @@
-"""The embedder and the reranker worker inside a test, with the real model, over a real socket."""
+"""The three workers inside a test, with the real model, over a real socket."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,6 +14,9 @@ from support.serving import Running, listening
 
 from embedder_worker.settings import EmbedderSettings
 from embedder_worker.worker import serve as serve_embedder
+from encoders.settings import ModelSettings
+from generator_worker.settings import GeneratorSettings
+from generator_worker.worker import serve as serve_generator
 from reranker_worker.settings import RerankerSettings
 from reranker_worker.worker import serve as serve_reranker
 from runtime.errors import STATUS_DETAILS_KEY, ServiceError, decode
@@ -24,28 +27,36 @@ _LOOPBACK = {
 }  # fmt: skip
 
 
+Yielded = tuple[Running, grpc.aio.Channel]
+
+
 @asynccontextmanager
-async def embedder(**overrides: Any) -> AsyncIterator[tuple[Running, grpc.aio.Channel]]:
+async def _worker(
+    serve: Callable[[Any], Coroutine[Any, Any, None]],
+    settings: type[ModelSettings],
+    overrides: Mapping[str, Any],
+) -> AsyncIterator[Yielded]:
+    def run(fd: int) -> Coroutine[Any, Any, None]:
+        given = {**_LOOPBACK, "model_cache_dir": exports(), "control_fd": fd, **overrides}
+        return serve(settings(_env_file=None, **given))
+
+    async with listening(run) as running, grpc.aio.insecure_channel(running.target) as channel:
+        yield running, channel
+
+
+def embedder(**overrides: Any) -> AbstractAsyncContextManager[Yielded]:
     """An embedder that listens, and a bare channel to it."""
-
-    def run(fd: int) -> Any:
-        given = {**_LOOPBACK, "model_cache_dir": exports(), "control_fd": fd, **overrides}
-        return serve_embedder(EmbedderSettings(_env_file=None, **given))
-
-    async with listening(run) as running, grpc.aio.insecure_channel(running.target) as channel:
-        yield running, channel
+    return _worker(serve_embedder, EmbedderSettings, overrides)
 
 
-@asynccontextmanager
-async def reranker(**overrides: Any) -> AsyncIterator[tuple[Running, grpc.aio.Channel]]:
+def reranker(**overrides: Any) -> AbstractAsyncContextManager[Yielded]:
     """A reranker that listens, and a bare channel to it."""
+    return _worker(serve_reranker, RerankerSettings, overrides)
 
-    def run(fd: int) -> Any:
-        given = {**_LOOPBACK, "model_cache_dir": exports(), "control_fd": fd, **overrides}
-        return serve_reranker(RerankerSettings(_env_file=None, **given))
 
-    async with listening(run) as running, grpc.aio.insecure_channel(running.target) as channel:
-        yield running, channel
+def generator(**overrides: Any) -> AbstractAsyncContextManager[Yielded]:
+    """A generator that listens, and a bare channel to it."""
+    return _worker(serve_generator, GeneratorSettings, overrides)
 
 
 async def failure(call: Awaitable[Any]) -> tuple[grpc.StatusCode, ServiceError]:

@@ -57,7 +57,7 @@ class WordModel:
         self.entered.clear()
         self.open.clear()
 
-    def load(self, settings: GeneratorSettings) -> Any:
+    def load(self, stopped: threading.Event) -> Any:
         assert self.loaded.wait(30)
         return self
 

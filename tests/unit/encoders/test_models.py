@@ -33,9 +33,7 @@ def reference() -> np.ndarray:
 
 
 def load(backend: BackendName, precision: Precision, name: str = MINILM) -> EmbeddingModel:
-    return load_embedding_model(
-        name, backend=backend, precision=precision, threads=2, cache_dir=exports()
-    )
+    return load_embedding_model(name, Runtime(backend, precision, 2, exports()))
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -101,7 +99,9 @@ def refuse(*_): raise AssertionError("the network was touched")
 socket.socket.connect = refuse
 from pathlib import Path
 from encoders.embedding import load_embedding_model
-model = load_embedding_model({MINILM!r}, backend="openvino", cache_dir=Path({str(exports())!r}))
+from encoders.options import Runtime
+runtime = Runtime("openvino", cache_dir=Path({str(exports())!r}))
+model = load_embedding_model({MINILM!r}, runtime)
 assert model.encode(["a text"]).shape == (1, 384)
 print(sorted({{"torch", "transformers", "sentence_transformers"}} & sys.modules.keys()),
       sys.modules["openvino_telemetry"])
@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("encoders.export.os.access", lambda *_: Path(_[0]) != tmp_path)
-    model = load_embedding_model(MINILM, backend="openvino", cache_dir=tmp_path)
+    model = load_embedding_model(MINILM, Runtime("openvino", cache_dir=tmp_path))
     assert model.encode(["a text"]).shape == (1, 384)
     assert list(tmp_path.iterdir()) == []
     assert "the model cache cannot be written: Permission denied" in caplog.text

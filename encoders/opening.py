@@ -1,0 +1,100 @@
+"""Opening a model behind its queue, the same for every worker, and ending when it cannot serve."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import TypeVar
+
+from encoders.batch_metrics import BatchMetrics
+from encoders.batching import Batcher
+from encoders.embedding import EmbeddingModel
+from encoders.encoder import EncoderModel, Floats
+from encoders.lanes import P, R
+from encoders.limits import Limits
+from encoders.location import ModelUnusableError
+from encoders.self_check import SelfCheckFailedError, check_embedding
+from encoders.tokenizing import Tokens
+from runtime.settings import EXIT_BAD_SETTINGS
+
+M = TypeVar("M", bound=EncoderModel)
+
+EmbeddingBatcher = Batcher[Tokens, Floats]
+
+
+async def open_batched(
+    load: Callable[[Event], M],
+    run: Callable[[M, Sequence[P]], Sequence[R]],
+    check: Callable[[M], None],
+    limits: Callable[[int], Limits],
+    *,
+    metrics: BatchMetrics,
+    on_health: Callable[[bool], Awaitable[None]],
+) -> tuple[M, Batcher[P, R]]:
+    """Loads, warms and checks a model in the thread that will run it; its batcher has started.
+
+    load: is told by the event to stop: cancelling this ends a load that takes long.
+    run: one batch, as the batcher's `run`.
+    check: raises when the model computes something else than it should.
+    limits: the batcher's bounds, by the batch that is fastest here (padded tokens).
+
+    Raises what `load` and `check` raise.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    stopped = Event()
+
+    def opened() -> M:
+        model = load(stopped)
+        model.warm_up()
+        check(model)
+        return model
+
+    try:
+        model = await asyncio.get_running_loop().run_in_executor(thread, opened)
+    except BaseException:
+        stopped.set()
+        thread.shutdown(wait=False)
+        raise
+    batcher: Batcher[P, R] = Batcher(
+        lambda batch: run(model, batch),
+        limits(model.batch_tokens),
+        metrics,
+        probe=lambda: check(model),
+        on_health=on_health,
+        padded=model.padded,
+        executor=thread,
+    )
+    batcher.start()
+    return model, batcher
+
+
+async def open_embedding(
+    load: Callable[[Event], EmbeddingModel],
+    limits: Callable[[int], Limits],
+    *,
+    metrics: BatchMetrics,
+    on_health: Callable[[bool], Awaitable[None]],
+) -> tuple[EmbeddingModel, EmbeddingBatcher]:
+    """As `open_batched`, for texts to vectors."""
+    return await open_batched(
+        load,
+        lambda model, batch: list(model.embed(batch)),
+        check_embedding,
+        limits,
+        metrics=metrics,
+        on_health=on_health,
+    )
+
+
+@contextmanager
+def exit_if_unusable(setting: str) -> Iterator[None]:
+    """Exits 2 with one line that names the setting when its model cannot serve."""
+    try:
+        yield
+    except (ModelUnusableError, SelfCheckFailedError) as error:
+        print(f"{setting}: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_SETTINGS)
