@@ -19,13 +19,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 TIMEOUT_S: Final = 3.0
+# `http_proxy` is for the outside world; loopback is reached directly.
+_DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 
 
 def gateway_ready(port: int) -> bool:
     """Whether `GET /health/ready` answers 200 on this port of loopback."""
     url = f"http://127.0.0.1:{port}/health/ready"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+        with opener.open(url, timeout=TIMEOUT_S) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -33,7 +36,7 @@ def gateway_ready(port: int) -> bool:
 
 def worker_serves(port: int, service: str) -> bool:
     """Whether the worker on this port of loopback says SERVING for `service`."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", _DIRECT) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_S)

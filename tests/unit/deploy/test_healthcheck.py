@@ -16,6 +16,16 @@ from deploy import healthcheck
 SERVICE = "rag.embedder.v1.EmbedderService"
 
 
+@pytest.fixture(autouse=True, params=[None, "http://127.0.0.1:9"], ids=["direct", "proxy"])
+def _proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers are given a proxy for the outside world, which knows nothing of loopback."""
+    if request.param is not None:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, request.param)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+
+
 class Gateway(http.server.BaseHTTPRequestHandler):
     """Answers /health/ready with the status the test wants, anything else with 404."""
 
