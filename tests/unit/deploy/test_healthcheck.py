@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import socket
 import threading
+import urllib.request
 from concurrent import futures
 
 import grpc
@@ -24,6 +25,8 @@ def _proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv(name, request.param)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
+        # The opener of `urlopen` is made once a process, with the proxies of that moment.
+        monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 class Gateway(http.server.BaseHTTPRequestHandler):
