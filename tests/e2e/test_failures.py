@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -15,7 +16,6 @@ FACTS = [
     {"id": f"fact-{n}", "text": f"The lighthouse number {n} was painted in colour {n * 7}."}
     for n in range(40)
 ]
-QUESTION = {"query": "Which colour has the lighthouse number 7?"}
 
 
 @pytest.fixture(scope="module")
@@ -26,68 +26,104 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield system
 
 
-def healthy(system: System) -> bool:
+def post(system: System, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+    return system.client.post(path, json=body, headers=headers)
+
+
+def question() -> dict[str, Any]:
+    """A question that nobody has asked before: one that is in the cache needs no embedder."""
+    return {"query": f"Which colour has the lighthouse number 7? {uuid4().hex}"}
+
+
+def answers_in_full(system: System) -> bool:
+    """Whether every part takes part in an answer. `/health` may still show what was."""
     try:
-        return bool(system.client.get("/health").json()["status"] == "healthy")
+        response = post(system, "/query", question())
     except httpx.TransportError:
         return False
+    return response.status_code == 200 and response.json()["degraded"] == []
 
 
-def post(system: System, path: str, body: dict[str, Any]) -> httpx.Response:
-    return system.client.post(path, json=body)
+def recovered(system: System) -> None:
+    eventually(lambda: answers_in_full(system), "answers in full again")
+
+
+def refused(response: httpx.Response, reason: str) -> bool:
+    """Whether it is the 503 of that reason, with the time to come back after."""
+    problem = response.json()
+    assert (response.status_code, problem["reason"]) == (503, reason)
+    return int(response.headers["retry-after"]) >= 1
 
 
 def test_without_the_reranker_the_order_of_retrieval_stays(fragile: System) -> None:
-    whole = post(fragile, "/search", QUESTION | {"rerank": False}).json()
-    with killed(fragile, "reranker_worker"):
-        response = post(fragile, "/query", QUESTION)
-        assert response.status_code == 200
-        answer = response.json()
-        if answer["degraded"]:  # it may have been back already
-            assert answer["degraded"] == ["rerank"]
-            assert [s["id"] for s in answer["sources"]] == [s["id"] for s in whole["sources"]]
+    ask = question()
+    retrieved = post(fragile, "/search", ask | {"rerank": False}).json()["sources"]
+    with fragile.gone("reranker_worker"):
+        response = post(fragile, "/query", ask)
+    assert response.status_code == 200
+    in_order_of_retrieval(response.json(), retrieved)
+    recovered(fragile)
+
+
+def test_a_reranker_that_is_too_slow_is_done_without(fragile: System) -> None:
+    ask = question()
+    retrieved = post(fragile, "/search", ask | {"rerank": False}).json()["sources"]
+    with fragile.hung("reranker_worker"):
+        # Half of what is left is the most that a stage with a fallback may take.
+        response = post(fragile, "/query", ask, **{"X-Request-Timeout": "2"})
+    assert response.status_code == 200
+    in_order_of_retrieval(response.json(), retrieved)
+    recovered(fragile)
+
+
+def in_order_of_retrieval(answer: dict[str, Any], retrieved: list[dict[str, Any]]) -> None:
+    assert answer["degraded"] == ["rerank"]
+    assert answer["answer"]
+    assert answer["sources"] == retrieved
+    assert all(source["scores"]["rerank"] is None for source in answer["sources"])
 
 
 def test_without_the_embedder_words_alone_are_searched(fragile: System) -> None:
-    body = {"query": "lighthouse number 11 without a vector", "rerank": False}
-    with killed(fragile, "embedder_worker"):
-        answer = post(fragile, "/search", body)
-        dense = post(fragile, "/search", body | {"mode": "dense"})
-        assert answer.status_code == 200
-        assert answer.json()["sources"]
-        assert answer.json()["degraded"] in ([], ["dense"])
-        if answer.json()["degraded"]:
-            assert all(source["scores"]["dense"] is None for source in answer.json()["sources"])
-        assert dense.status_code in (200, 503)
-        if dense.status_code == 503:
-            assert dense.json()["reason"] == "EMBEDDER_UNAVAILABLE"
-            assert int(dense.headers["retry-after"]) >= 1
+    with fragile.gone("embedder_worker"):
+        by_words_alone(post(fragile, "/search", question()))
+        assert refused(
+            post(fragile, "/search", question() | {"mode": "dense"}), "EMBEDDER_UNAVAILABLE"
+        )
+        assert post(fragile, "/search", question() | {"mode": "sparse"}).json()["degraded"] == []
+        assert refused(
+            post(fragile, "/index", {"documents": [{"id": "unheard", "text": "Not now."}]}),
+            "EMBEDDER_UNAVAILABLE",
+        )
+    recovered(fragile)
+    assert fragile.client.get("/documents/unheard").status_code == 404
+
+
+def test_an_embedder_that_hangs_leaves_time_for_words(fragile: System) -> None:
+    with fragile.hung("embedder_worker"):
+        by_words_alone(post(fragile, "/search", question(), **{"X-Request-Timeout": "2"}))
+        dense = question() | {"mode": "dense"}
+        late = post(fragile, "/search", dense, **{"X-Request-Timeout": "1"})
+    assert (late.status_code, late.json()["reason"]) == (504, "DEADLINE_EXCEEDED")
+    recovered(fragile)
+
+
+def by_words_alone(response: httpx.Response) -> None:
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["degraded"] == ["dense"]
+    assert answer["sources"][0]["document_id"] == "fact-7"
+    for source in answer["sources"]:
+        assert source["scores"]["dense"] is None
+        assert source["scores"]["sparse"] > 0
 
 
 def test_without_the_generator_the_sources_are_still_to_be_had(fragile: System) -> None:
-    with killed(fragile, "generator_worker"):
-        answer = post(fragile, "/query", QUESTION)
-        assert answer.status_code in (200, 503)
-        if answer.status_code == 503:
-            assert answer.json()["reason"] == "GENERATOR_UNAVAILABLE"
-            assert int(answer.headers["retry-after"]) >= 1
-        assert post(fragile, "/search", QUESTION).json()["sources"]
-
-
-class killed:
-    """Inside the block the worker is dead or coming back; after it everything is healthy again."""
-
-    def __init__(self, system: System, module: str) -> None:
-        self._system, self._module = system, module
-
-    def __enter__(self) -> None:
-        self._system.kill(self._module)
-
-    def __exit__(self, *_: object) -> None:
-        eventually(
-            lambda: healthy(self._system) and bool(self._system.pid(self._module)),
-            f"healthy again after {self._module} was killed",
-        )
+    with fragile.gone("generator_worker"):
+        assert refused(post(fragile, "/query", question()), "GENERATOR_UNAVAILABLE")
+        found = post(fragile, "/search", question()).json()
+    assert found["degraded"] == []
+    assert found["sources"]
+    recovered(fragile)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +151,7 @@ def test_killed_in_the_middle_nothing_acknowledged_is_lost_and_no_answer_is_wron
 
     def ask() -> None:
         while not over.is_set():
-            response = post(fragile, "/query", QUESTION)
+            response = post(fragile, "/query", question())
             if response.status_code == 200:
                 if "colour 49" not in response.json()["answer"] + str(response.json()["sources"]):
                     wrong.append(response.text)
@@ -134,7 +170,7 @@ def test_killed_in_the_middle_nothing_acknowledged_is_lost_and_no_answer_is_wron
         thread.join()
 
     assert wrong == []
-    eventually(lambda: healthy(fragile), "healthy again")
+    recovered(fragile)
     for name in acknowledged:
         document = fragile.client.get(f"/documents/{name}")
         assert document.status_code == 200, name
@@ -146,7 +182,7 @@ def test_the_gateway_itself_killed_comes_back_with_everything_it_acknowledged(
 ) -> None:
     fragile.index({"id": "before-the-fall", "text": "Acknowledged before the gateway fell."})
     fragile.kill("gateway")
-    eventually(lambda: healthy(fragile), "healthy again")
+    recovered(fragile)
     assert fragile.client.get("/documents/before-the-fall").status_code == 200
 
 
@@ -159,8 +195,7 @@ def test_stopped_and_started_again_everything_is_there(tmp_path: Path) -> None:
         assert [source["document_id"] for source in found] == ["kept"]
 
 
-def test_a_second_system_on_the_same_folder_is_told_why_it_cannot_start(
-    tmp_path: Path,
-) -> None:
-    with System(tmp_path), pytest.raises(AssertionError, match="DATA_DIR"):
-        System(tmp_path)
+def test_a_second_system_on_the_same_folder_is_told_why_it_cannot_start(fragile: System) -> None:
+    with pytest.raises(AssertionError, match="DATA_DIR"):
+        System(fragile.data_dir)
+    assert answers_in_full(fragile)

@@ -9,26 +9,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
+import psutil
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
 ROOT: Final = Path(__file__).parents[2]
+
+T = TypeVar("T")
 
 
 class System:
     """`python -m deploy.local` on a free port, with its data in `data_dir`."""
 
     def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
         self.stderr: list[str] = []
         self.stdout: list[str] = []
-        self._lines: Queue[str] = Queue()
+        self._lines: Queue[str | None] = Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.local"],
             # Not in the checkout: its `.env` is the developer's.
@@ -86,25 +91,44 @@ class System:
                 stream.close()
         return code
 
-    def pid(self, module: str) -> int | None:
-        """Process id of the child, or child's child, that runs `python -m module`."""
-        listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
-        ).stdout
-        rows = [line.split(None, 2) for line in listed.splitlines()]
-        parents = {int(pid): int(parent) for pid, parent, _ in rows}
-        for pid, _, command in rows:
-            if command.partition(" -m ")[2].split()[:1] == [
-                module
-            ] and self._process.pid in ancestors(int(pid), parents):
-                return int(pid)
+    def process(self, module: str) -> psutil.Process | None:
+        """The child, or child's child, that runs `python -m module`, if it runs."""
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                command = child.cmdline()
+                if "-m" in command and command[command.index("-m") + 1] == module:
+                    return child
         return None
 
-    def kill(self, module: str) -> None:
-        """SIGKILL to one of the processes."""
-        pid = self.pid(module)
-        assert pid is not None, f"{module} does not run"
-        os.kill(pid, signal.SIGKILL)
+    def kill(self, module: str) -> int:
+        """SIGKILL to one of the processes; its id."""
+        process = self.process(module)
+        assert process is not None, f"{module} does not run"
+        process.kill()
+        return process.pid
+
+    @contextmanager
+    def hung(self, module: str) -> Iterator[None]:
+        """Inside the block the process keeps its connections and does nothing."""
+        process = self.process(module)
+        assert process is not None, f"{module} does not run"
+        with frozen(process):
+            yield
+
+    @contextmanager
+    def gone(self, module: str) -> Iterator[None]:
+        """Inside the block the process is dead, and its successor kept from listening."""
+        dead = self.kill(module)
+
+        def successor() -> psutil.Process | None:
+            process = self.process(module)
+            return process if process is not None and process.pid != dead else None
+
+        process = eventually(successor, f"{module} is started again", poll_s=0.01)
+        assert process is not None
+        with frozen(process):
+            assert process.net_connections("inet") == [], f"{module} listens already"
+            yield
 
     def wait_for_line(self, pattern: str, timeout_s: float) -> re.Match[str]:
         """The first line of the launcher, from where the last wait ended, that matches."""
@@ -116,6 +140,7 @@ class System:
                 raise AssertionError(
                     f"no line {pattern!r} within {timeout_s} s:\n{''.join(self.stderr)}"
                 ) from None
+            assert line is not None, f"ended without a line {pattern!r}:\n{''.join(self.stderr)}"
             if found := re.search(pattern, line):
                 return found
 
@@ -131,20 +156,27 @@ class System:
             into.append(line)
             if into is self.stderr:
                 self._lines.put(line)
+        if into is self.stderr:
+            self._lines.put(None)
 
 
-def ancestors(pid: int, parents: dict[int, int]) -> set[int]:
-    """The process ids above `pid`."""
-    found: set[int] = set()
-    while (pid := parents.get(pid, 0)) and pid not in found:
-        found.add(pid)
-    return found
+@contextmanager
+def frozen(process: psutil.Process) -> Iterator[None]:
+    """Inside the block the process stands still."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
-def eventually(check: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Polls until `check` holds: what another process does can only be looked at."""
+def eventually(
+    check: Callable[[], T], what: str, timeout_s: float = 60.0, poll_s: float = 0.05
+) -> T:
+    """Polls until `check` is true of what another process does, which can only be looked at."""
     deadline_s = time.monotonic() + timeout_s
-    while not check():
+    while not (found := check()):
         if time.monotonic() > deadline_s:
             raise AssertionError(f"after {timeout_s} s still not: {what}")
-        threading.Event().wait(0.05)
+        threading.Event().wait(poll_s)
+    return found
