@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -182,23 +181,18 @@ def _choose_backend(wanted: BackendName) -> tuple[Literal["openvino", "torch"], 
 def _open_openvino(
     files: ModelFiles, kind: Kind, digest: str, runtime: Runtime, threads: int
 ) -> tuple[Blueprint, Backend]:
-    from encoders.export import open_export
+    from encoders.export import Export
+    from encoders.export_cache import open_export
     from encoders.openvino_backend import OpenVinoBackend
 
-    def load(cache_dir: Path) -> tuple[Blueprint, Backend]:
-        export = open_export(files, kind, digest, cache_dir, runtime.stopped)
+    def read(folder: Path) -> tuple[Blueprint, Backend]:
+        export = Export(folder)
         inputs = export.blueprint.inputs
         return export.blueprint, OpenVinoBackend(
             export.weights, inputs=inputs, precision=runtime.precision, threads=threads
         )
 
-    if runtime.cache_dir is not None:
-        try:
-            return load(runtime.cache_dir.expanduser().absolute())
-        except OSError as error:
-            log.warning("the model cache cannot be written: %s", error.strerror)
-    with tempfile.TemporaryDirectory(prefix="export-") as made:
-        return load(Path(made))
+    return open_export(files, kind, digest, runtime, read)
 
 
 def _open_torch(

@@ -11,8 +11,10 @@ BackendName = Literal["auto", "openvino", "torch"]
 Precision = Literal["bf16", "fp32"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
 
-# Exports survive a restart here; images set MODEL_CACHE_DIR to the one they carry.
+# Exports made by a worker survive a restart here.
 DEFAULT_CACHE_DIR: Final = Path("~/.cache/production-rag/models")
+# Images carry exports here, made when they were built.
+DEFAULT_EXPORTS_DIR: Final = Path("/opt/exports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Runtime:
     threads: 0 takes what the cgroup's quota allows.
     cache_dir: where exports are kept; None makes one each time.
     stopped: set by another thread, it ends a load that takes long.
+    exports_dir: exports made beforehand; looked into first, never written.
     """
 
     backend: BackendName = "auto"
@@ -30,3 +33,4 @@ class Runtime:
     threads: int = 0
     cache_dir: Path | None = DEFAULT_CACHE_DIR
     stopped: Event = field(default_factory=Event, compare=False)
+    exports_dir: Path | None = None

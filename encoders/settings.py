@@ -11,6 +11,7 @@ from pydantic import Field
 from encoders.limits import Limits
 from encoders.options import (
     DEFAULT_CACHE_DIR,
+    DEFAULT_EXPORTS_DIR,
     BackendName,
     PrecisionName,
     Runtime,
@@ -27,6 +28,11 @@ class ModelSettings(WorkerSettings):
         le=1024,
         description="Threads the model computes with; 0: as many as the cgroup's quota allows.",
     )
+    model_exports_dir: Path = Field(
+        DEFAULT_EXPORTS_DIR,
+        description="Folder with models exported for OpenVINO beforehand, as an image carries "
+        "them: looked into first, never written, and it need not be there.",
+    )
     model_cache_dir: Path = Field(
         DEFAULT_CACHE_DIR,
         description="Folder that keeps models exported for OpenVINO between starts; without "
@@ -42,12 +48,20 @@ class ModelSettings(WorkerSettings):
         3,
         ge=1,
         le=1000,
-        description="Batches that fail in a row before the worker says that it is not ready.",
+        description="Batches that fail in a row before the model is checked; the worker is not "
+        "ready when it fails the check too.",
     )
 
     def runtime(self, backend: BackendName, precision: PrecisionName, stopped: Event) -> Runtime:
         """How to run a model by these settings; `stopped` set, it stops loading."""
-        return Runtime(backend, precision, self.threads, self.model_cache_dir, stopped)
+        return Runtime(
+            backend,
+            precision,
+            self.threads,
+            self.model_cache_dir,
+            stopped,
+            self.model_exports_dir,
+        )
 
     def limits(self, fastest_batch_tokens: int) -> Limits:
         """The batcher's bounds by these settings, for padded tokens of the fastest batch."""
