@@ -126,6 +126,38 @@ def test_what_tests_need_contains_what_running_needs(checkout: Checkout) -> None
     assert [call.split()[-1] for call in checkout.calls()] == ["venv", ".[all,dev]"]
 
 
+def test_torch_once_taken_from_an_index_needs_no_naming_of_it_again(checkout: Checkout) -> None:
+    index = "https://torch.example/cpu"
+    checkout.add_python()
+    checkout.setup(TORCH_INDEX_URL=index)
+    first = checkout.calls()
+    checkout.setup()
+    checkout.setup(TORCH_INDEX_URL=index)
+    assert checkout.calls() == first
+    # Nor after an install of something else.
+    checkout.setup("dev")
+    checkout.setup("dev", TORCH_INDEX_URL=index)
+    assert [call.split()[-1] for call in checkout.calls()[len(first) :]] == [".[all,dev]"]
+
+
+def test_torch_from_another_index_replaces_the_one_that_is_there(checkout: Checkout) -> None:
+    checkout.add_python()
+    checkout.setup()
+    checkout.setup(TORCH_INDEX_URL="https://torch.example/cpu")
+    (torch,) = [call for call in checkout.calls() if call.endswith(" torch")]
+    assert torch.startswith("install --force-reinstall --no-deps ")
+
+
+def test_moved_checkout_gets_a_venv_that_knows_where_it_is(checkout: Checkout) -> None:
+    checkout.add_python()
+    checkout.setup()
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("elsewhere"))
+    assert checkout.setup().returncode == 0
+    assert [call.split()[0] for call in checkout.calls()] == ["venv", "install"] * 2
+    checkout.setup()
+    assert len(checkout.calls()) == 4
+
+
 def test_torch_alone_comes_from_its_own_index(checkout: Checkout) -> None:
     checkout.add_python()
     checkout.setup(TORCH_INDEX_URL="https://torch.example/cpu")
