@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
+import msgspec
 import numpy as np
 
 from gateway.chunking import cut, most_chunks
@@ -26,7 +27,6 @@ EMBED_CALLS: Final = 4
 WINDOW_CHUNKS: Final = 4096
 # A document of 2,000,000 characters at the smallest chunk size with half of it overlapping.
 MOST_CHUNKS: Final = 65_536
-_INTEGER_LIMIT: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class _Job:
         # The model is the collection's, which has been compared already.
         return (
             known.content_sha256 == sha256
-            and known.metadata == document.metadata
+            and _canonical(known.metadata) == _canonical(document.metadata)
             and (known.chunk_size, known.overlap)
             == (self.chunking.chunk_size, self.chunking.overlap)
         )
@@ -228,15 +228,16 @@ class _Batches:
                 fingerprint=self._fingerprint,
                 deadline=self._deadline,
             )
-        except ServiceError as error:
+            rows = np.ascontiguousarray(made.vectors, "<f4")
+            results = [(rows[at].tobytes(), at in made.truncated) for at in range(len(batch))]
+        except Exception as error:  # whatever it is, those who wait for it must hear of it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        rows = np.ascontiguousarray(made.vectors, "<f4")
-        for row, (_, future) in enumerate(batch):
+        for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
-                future.set_result((rows[row].tobytes(), row in made.truncated))
+                future.set_result(result)
 
 
 class _Window:
@@ -274,6 +275,11 @@ class _Window:
         return self._used == 0 or self._used + size <= self._size
 
 
+def _canonical(metadata: dict[str, Any]) -> bytes:
+    """Tells apart what Python's `==` does not: `true`, `1` and `1.0`."""
+    return msgspec.json.encode(metadata, order="deterministic")
+
+
 def _check(position: int, document: NewDocument, chunking: Chunking) -> None:
     """Raises ServiceError INVALID_ARGUMENT for what the store could not keep."""
     if most_chunks(len(document.text), chunking) > MOST_CHUNKS:
@@ -283,17 +289,3 @@ def _check(position: int, document: NewDocument, chunking: Chunking) -> None:
             "take a larger chunk_size or a smaller overlap.",
             field=f"documents[{position}].text",
         )
-    if not _storable(document.metadata):
-        raise ServiceError(
-            Reason.INVALID_ARGUMENT,
-            "Integers of at most 64 bits.",
-            field=f"documents[{position}].metadata",
-        )
-
-
-def _storable(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(_storable(one) for one in value.values())
-    if isinstance(value, list | tuple):
-        return all(_storable(one) for one in value)
-    return not isinstance(value, int) or -_INTEGER_LIMIT <= value < _INTEGER_LIMIT

@@ -89,6 +89,21 @@ async def test_changed_metadata_alone_embeds_nothing(search: Search, store: Stor
     assert hits[0].dense == pytest.approx(1.0, abs=1e-5)
 
 
+async def test_metadata_of_another_type_is_a_change(search: Search, store: Store) -> None:
+    _, collection = store
+    indexer = Indexer(search, HashEmbedder(), batch_size=32)
+    statuses = []
+    for value in (1, True, 1.0, 1.0):
+        metadata = {"other": 0, "flag": [value]}
+        [result] = await index(indexer, collection, NewDocument("a", "text", metadata))
+        statuses.append(result.status)
+    reordered = NewDocument("a", "text", {"flag": [1.0], "other": 0})
+    [result] = await index(indexer, collection, reordered)
+    assert [*statuses, result.status] == [
+        "added", "replaced", "replaced", "unchanged", "unchanged"
+    ]  # fmt: skip
+
+
 async def test_a_changed_document_embeds_only_its_new_chunks(search: Search, store: Store) -> None:
     _, collection = store
     embedder = HashEmbedder()
@@ -150,23 +165,15 @@ async def test_texts_of_whitespace_keep_a_record_and_no_chunk(search: Search, st
     assert await index(indexer, collection, document) == [DocumentResult("a", "unchanged", 0, 0)]
 
 
-@pytest.mark.parametrize(
-    ("document", "chunking", "field"),
-    [
-        (NewDocument("b", "x" * 70_000, {}), Chunking(64, 63), "documents[1].text"),
-        (NewDocument("b", "x", {"a": [{"b": 2**63}]}), SMALL, "documents[1].metadata"),
-    ],
-)
-async def test_one_bad_document_indexes_nothing(
-    search: Search, store: Store, document: NewDocument, chunking: Chunking, field: str
-) -> None:
+async def test_one_bad_document_indexes_nothing(search: Search, store: Store) -> None:
     _, collection = store
     embedder = HashEmbedder()
     indexer = Indexer(search, embedder, batch_size=8)
+    documents = NewDocument("a", "fine", {}), NewDocument("b", "x" * 70_000, {})
     with pytest.raises(ServiceError) as caught:
-        await index(indexer, collection, NewDocument("a", "fine", {}), document, chunking=chunking)
+        await index(indexer, collection, *documents, chunking=Chunking(64, 63))
     assert caught.value.reason is Reason.INVALID_ARGUMENT
-    assert caught.value.metadata == {"field": field}
+    assert caught.value.metadata == {"field": "documents[1].text"}
     assert embedder.calls == []
     assert await search.get_document(collection, "a", soon()) is None
 
@@ -203,13 +210,37 @@ async def test_out_of_time_stops_between_documents_and_a_retry_goes_on(
     assert set(statuses.values()) <= {"added", "unchanged"}
 
 
+async def test_what_nobody_foresaw_in_the_embedder_is_raised_at_once(
+    search: Search, store: Store
+) -> None:
+    _, collection = store
+    documents = [a_document(f"d{at}") for at in range(20)]
+    broken = FailsAt("d", TypeError("nobody foresaw this"))
+    async with asyncio.timeout(10):
+        with pytest.raises(TypeError, match="nobody foresaw this"):
+            await index(Indexer(search, broken, batch_size=1), collection, *documents)
+
+
+async def test_too_few_vectors_are_raised_at_once(search: Search, store: Store) -> None:
+    class Short(HashEmbedder):
+        async def embed(self, texts: Sequence[str], **rest: Any) -> Embeddings:
+            made = await super().embed(texts, **rest)
+            return Embeddings(made.vectors[:-1], made.truncated, made.fingerprint)
+
+    _, collection = store
+    async with asyncio.timeout(10):
+        with pytest.raises(IndexError):
+            await index(Indexer(search, Short(), batch_size=8), collection, a_document("a"))
+
+
 async def test_a_caller_that_leaves_stops_the_embedding(search: Search, store: Store) -> None:
     _, collection = store
     held = Held()
     indexing = asyncio.create_task(
         index(Indexer(search, held, batch_size=1), collection, a_document("a"))
     )
-    await held.asked.wait()
+    async with asyncio.timeout(10):
+        await held.asked.wait()
     indexing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await indexing
@@ -236,7 +267,7 @@ def a_document(name: str) -> NewDocument:
 class FailsAt(HashEmbedder):
     """Fails on the text that holds a word."""
 
-    def __init__(self, word: str, error: ServiceError) -> None:
+    def __init__(self, word: str, error: Exception) -> None:
         super().__init__()
         self._word = word
         self._error = error
