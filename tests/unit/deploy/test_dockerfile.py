@@ -65,6 +65,22 @@ def test_target_holds_what_it_runs_and_no_more(target: str) -> None:
     assert f"COPY --from={target}-dependencies /opt/venv /opt/venv" in stage.lines
 
 
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [
+        ("embedder", ["embedding"]),
+        ("reranker", ["late_interaction"]),
+        ("generator", ["embedding"]),
+        ("all", ["embedding", "late_interaction"]),
+    ],
+)
+def test_exports_of_the_default_models_are_in_the_image(target: str, kinds: list[str]) -> None:
+    stage = STAGES[target]
+    copies = [line for line in stage.after("COPY") if line.startswith("--from=exports")]
+    assert copies == [f"--from=exports /exports/{kind} /opt/exports" for kind in kinds]
+    assert "MODEL_EXPORTS_DIR=/opt/exports" in stage.after("ENV")[0].split()
+
+
 def test_default_target_runs_everything() -> None:
     assert list(STAGES)[-1] == "all"
     assert STAGES["all"].after("ENTRYPOINT") == ['["python", "-m", "deploy.local"]']
@@ -101,7 +117,8 @@ def test_worker_ports_and_health_name(worker: Worker) -> None:
     ports = f"{worker.grpc_port} {worker.metrics_port}"
     assert stage.after("EXPOSE") == [ports]
     assert stage.after("ENV") == [
-        f"GRPC_PORT={worker.grpc_port} METRICS_PORT={worker.metrics_port}"
+        f"GRPC_PORT={worker.grpc_port} METRICS_PORT={worker.metrics_port} "
+        "MODEL_EXPORTS_DIR=/opt/exports"
     ]
     assert stage.after("ENTRYPOINT") == [json.dumps(["python", "-m", worker.module])]
     (check,) = stage.after("HEALTHCHECK")
@@ -117,7 +134,8 @@ def test_worker_ports_and_health_name(worker: Worker) -> None:
 def test_gateway_port_data_and_health(target: str) -> None:
     stage, port = STAGES[target], default(GatewaySettings, "server_port")
     assert stage.after("EXPOSE") == [str(port)]
-    assert stage.after("ENV") == [f"DATA_DIR=/data SERVER_HOST=0.0.0.0 SERVER_PORT={port}"]
+    (values,) = stage.after("ENV")
+    assert values.startswith(f"DATA_DIR=/data SERVER_HOST=0.0.0.0 SERVER_PORT={port}")
     assert stage.after("VOLUME") == ["/data"]
     (check,) = stage.after("HEALTHCHECK")
     assert json.loads(check[check.index("[") :])[2:] == [healthcheck.__name__, "http"]
