@@ -20,6 +20,7 @@ from bench.datasets import ROOT
 
 START_TIMEOUT_S: Final = 300.0
 POLL_INTERVAL_S: Final = 0.05
+FAULTS_SHOWN: Final = 20
 STOP_TIMEOUT_S: Final = 60.0
 _URL: Final = re.compile(r"Ready after [\d.]+ s on (http://\S+)")
 # The modules whose processes are measured, by the name the tables use.
@@ -71,20 +72,23 @@ def running(environment: Mapping[str, str] | None = None) -> Iterator[System]:
             # Started in the empty folder, the code still comes from this checkout.
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}",
         }
-        progress = Path(folder) / "progress.txt"
+        progress, log = Path(folder) / "progress.txt", Path(folder) / "log.jsonl"
         # The log is written, to a file, as it is in production: its cost is part of a request's.
-        with (Path(folder) / "log.jsonl").open("wb") as log, progress.open("wb") as stderr:
+        with log.open("wb") as stdout, progress.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local"],
                 cwd=folder,
                 env=os.environ | own | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
         try:
             yield _wait_ready(process, progress)
+        except BaseException:
+            _show_faults(log)  # the folder goes away, and the cause with it
+            raise
         finally:
             _stop(process)
 
@@ -100,6 +104,13 @@ def _wait_ready(process: subprocess.Popen[bytes], progress: Path) -> System:
     pids = _pids(process.pid)
     target = psutil.Process(pids["gateway"]).environ()["EMBEDDER_TARGET"]
     return System(found.group(1), pids, target, start_s)
+
+
+def _show_faults(log: Path) -> None:
+    """Writes the log's last warnings and errors to stderr."""
+    lines = log.read_text(errors="replace").splitlines()
+    faults = [line for line in lines if '"level":"INFO"' not in line]
+    print("\n".join(faults[-FAULTS_SHOWN:]), file=sys.stderr)
 
 
 def _pids(launcher_pid: int) -> dict[str, int]:
