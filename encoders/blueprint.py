@@ -31,6 +31,7 @@ class Blueprint:
     inputs: names of the arrays of `tokenizing.pad` that the graph takes, in order.
     dimension: length of a vector; 0 for scores.
     normalised: whether vectors have length 1.
+    prompts: of an embedding model for both types, of a cross-encoder for the query alone.
     tokenizer: the `tokenizer.json`, as text.
     """
 

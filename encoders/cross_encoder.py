@@ -20,8 +20,12 @@ class CrossEncoderScorer(PairScorer):
         return f"{super().description}, cross-encoder"
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
-        """Tokenises pairs; of one that is too long, the longer text is cut. Thread-safe."""
-        rows = self._encoder.tokenizer.encode_pairs(query, passages)
+        """Tokenises pairs, the model's own prefix first. Thread-safe.
+
+        Of a pair that is too long, the longer text is cut.
+        """
+        prompt = self._encoder.blueprint.prompts["query"].text
+        rows = self._encoder.tokenizer.encode_pairs(prompt + query, passages)
         return Prepared(
             pairs=[Pair(row, Query(row)) for row in rows],
             truncated=[index for index, row in enumerate(rows) if row.truncated],

@@ -26,7 +26,7 @@ from encoders.location import ModelFiles, locate
 from encoders.openvino_import import import_openvino
 
 # Raised when what is written, or how a graph is made, changes.
-EXPORT_VERSION: Final = 1
+EXPORT_VERSION: Final = 2
 # Begins the name of a folder that is not whole yet.
 MAKING: Final = ".making-"
 

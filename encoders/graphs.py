@@ -153,7 +153,7 @@ def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
         normalised=False,
         max_tokens=_max_tokens(transformer),
         pad_id=_pad_id(transformer),
-        prompts={},
+        prompts={"query": _pair_prompt(model, files)},
         tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
     )
     return blueprint, ScoreGraph(model, inputs).eval()
@@ -185,12 +185,25 @@ def _pad_id(transformer: Any) -> int:
     return int(transformer.tokenizer.pad_token_id or 0)
 
 
+def _pair_prompt(model: CrossEncoder, files: ModelFiles) -> Prompt:
+    """The prefix `CrossEncoder.predict` puts before the first text of each pair."""
+    text = model.prompts.get(model.default_prompt_name or "") or ""
+    if text and not _pools_prompt(model):
+        raise ModelUnusableError(f"{files.name} leaves its prompt out of what it scores")
+    return Prompt(text)
+
+
+def _pools_prompt(model: nn.Sequential) -> bool:
+    """Whether pooling takes the prefix's tokens in, as it does mostly."""
+    return all(getattr(module, "include_prompt", True) for module in model)
+
+
 def _prompt(model: SentenceTransformer, transformer: Any, input_type: InputType) -> Prompt:
     """The prefix `encode_query` or `encode_document` would use."""
     names = [name for name in _PROMPT_NAMES[input_type] if name in model.prompts]
     name = names[0] if names else model.default_prompt_name
     text = (model.prompts.get(name) or "") if name else ""
-    if not text or all(getattr(module, "include_prompt", True) for module in model):
+    if not text or _pools_prompt(model):
         return Prompt(text)
     ids = transformer.tokenizer(text)["input_ids"]
     special = set(transformer.tokenizer.all_special_ids)

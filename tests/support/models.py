@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from encoders.location import locate
 
@@ -51,8 +52,11 @@ def tiny_encoder(folder: Path, *, seed: int = 0) -> Path:
     return folder / "tiny-encoder"
 
 
-def tiny_cross_encoder(folder: Path, *, labels: int = 1) -> Path:
-    """A cross-encoder as sentence-transformers saves one, its weights random."""
+def tiny_cross_encoder(folder: Path, *, labels: int = 1, **saved: Any) -> Path:
+    """A cross-encoder as sentence-transformers saves one, its weights random.
+
+    saved: what else it is made with, such as its prompts.
+    """
     import torch
     from sentence_transformers import CrossEncoder
     from transformers import BertConfig, BertForSequenceClassification
@@ -62,7 +66,8 @@ def tiny_cross_encoder(folder: Path, *, labels: int = 1) -> Path:
     config = BertConfig(**_SIZES, num_labels=labels, initializer_range=0.3)
     model = BertForSequenceClassification(config)
     _save(model, folder / "base")
-    cross_encoder = CrossEncoder(str(folder / "base"), device="cpu", local_files_only=True)
+    base = str(folder / "base")
+    cross_encoder = CrossEncoder(base, device="cpu", local_files_only=True, **saved)
     cross_encoder.save_pretrained(str(folder / "tiny-cross-encoder"), create_model_card=False)
     return folder / "tiny-cross-encoder"
 

@@ -186,11 +186,19 @@ def test_max_sim_without_a_token_on_either_side_is_nought() -> None:
     np.testing.assert_array_equal(max_sim(one, passages, content), [1, 0])
 
 
+PROMPTS = {"query": "not this one: ", "rank": "does the passage answer this: "}
+
+
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_a_cross_encoder_scores_as_its_library_does(backend: BackendName, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "saved", [{}, {"prompts": PROMPTS}, {"prompts": PROMPTS, "default_prompt_name": "rank"}]
+)
+def test_a_cross_encoder_scores_as_its_library_does(
+    backend: BackendName, saved: dict[str, object], tmp_path: Path
+) -> None:
     from sentence_transformers import CrossEncoder
 
-    folder = tiny_cross_encoder(tmp_path)
+    folder = tiny_cross_encoder(tmp_path, **saved)
     theirs = CrossEncoder(str(folder), device="cpu", local_files_only=True)
     expected = theirs.predict([(QUESTION, text) for text in TEXTS], show_progress_bar=False)
     assert expected.max() - expected.min() > 0.01, "scores that differ are needed to compare"
