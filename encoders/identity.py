@@ -67,10 +67,9 @@ def relevant_files(folder: Path) -> list[Path]:
 
     Raises ModelUnusableError when the folder holds no weights.
     """
-    folders = [folder, *sorted(path for path in folder.iterdir() if _is_module(path))]
     found: list[Path] = []
     weights = 0
-    for part in folders:
+    for part in (folder, *_module_folders(folder)):
         for pattern in _WEIGHTS:
             matches = sorted(part.glob(pattern))
             found += matches
@@ -91,9 +90,17 @@ _NOT_THE_MODEL: Final = frozenset(
 )
 
 
-def _is_module(path: Path) -> bool:
-    """Modules of a sentence-transformers model lie in folders such as `1_Pooling`."""
-    return path.is_dir() and path.name[:1].isdigit()
+def _module_folders(folder: Path) -> list[Path]:
+    """Where the modules of a sentence-transformers model lie, and the parts of a module.
+
+    `modules.json` names folders such as `1_Pooling`; "" is the model's own, which is not
+    searched deeper: it may hold exports for other runtimes.
+    """
+    listing = folder / "modules.json"
+    modules = json.loads(listing.read_bytes()) if listing.is_file() else []
+    named = {folder / module["path"] for module in modules if module.get("path")}
+    inner = {path for module in named for path in module.rglob("*") if path.is_dir()}
+    return sorted(named | inner)
 
 
 def _content_digest(path: Path) -> bytes:

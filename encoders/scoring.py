@@ -89,11 +89,13 @@ def engine_of(files: ModelFiles) -> Kind:
     """Which engine the model in these files is for."""
     saved_as = _read_json(files.folder / "config_sentence_transformers.json").get("model_type")
     architectures = _read_json(files.folder / "config.json").get("architectures") or [""]
-    if saved_as == "CrossEncoder":
-        return "cross_encoder"
-    if saved_as is None and str(architectures[0]).endswith(_PAIR_HEADS):
-        return "cross_encoder"
-    return "late_interaction"
+    if saved_as is not None:
+        return "cross_encoder" if saved_as == "CrossEncoder" else "late_interaction"
+    # Saved before models said what they are: cross-encoders listed no modules then, and a
+    # bi-encoder may be built on a transformer with any head.
+    listed = (files.folder / "modules.json").is_file()
+    reads_pairs = not listed and str(architectures[0]).endswith(_PAIR_HEADS)
+    return "cross_encoder" if reads_pairs else "late_interaction"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

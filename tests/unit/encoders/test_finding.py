@@ -55,9 +55,17 @@ def model(tmp_path: Path) -> Path:
     (folder / "tokenizer.json").write_text('{"vocab": {"a": 0}}')
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     write(folder / "config.json", {"hidden_size": 8, "architectures": ["BertModel"]})
-    write(folder / "modules.json", [{"type": "sentence_transformers.models.Transformer"}])
+    (folder / "heads" / "dense" / "inner").mkdir(parents=True)
+    (folder / "heads" / "dense" / "model.safetensors").write_bytes(b"head")
+    (folder / "heads" / "dense" / "inner" / "model.safetensors").write_bytes(b"inner")
+    write(folder / "modules.json", modules("sentence_transformers.models"))
     write(folder / "config_sentence_transformers.json", {"prompts": {"query": "q: "}})
     return folder
+
+
+def modules(package: str) -> list[dict[str, str]]:
+    names = {"": "Transformer", "1_Pooling": "Pooling", "heads/dense": "Dense", "9_None": "None"}
+    return [{"path": path, "type": f"{package}.{name}"} for path, name in names.items()]
 
 
 def write(path: Path, content: object) -> None:
@@ -72,6 +80,8 @@ CHANGES: list[Callable[[Path], object]] = [
     lambda model: (model / "model.safetensors").write_bytes(b"other weights"),
     lambda model: (model / "tokenizer.json").write_text('{"vocab": {"a": 1}}'),
     lambda model: (model / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}'),
+    lambda model: (model / "heads" / "dense" / "model.safetensors").write_bytes(b"other"),
+    lambda model: (model / "heads" / "dense" / "inner" / "model.safetensors").write_bytes(b"o"),
     lambda model: write(model / "config.json", {"hidden_size": 9}),
     lambda model: write(model / "sentence_bert_config.json", {"max_seq_length": 12}),
     lambda model: write(
@@ -97,7 +107,9 @@ def test_what_changes_no_vector_leaves_the_fingerprint(model: Path, tmp_path: Pa
     (model / "onnx" / "config.json").write_text("{}")
     config = {"architectures": ["BertModel"], "dtype": "float16", "transformers_version": "9"}
     write(model / "config.json", {**config, "hidden_size": 8})
-    write(model / "modules.json", [{"type": "sentence_transformers.base.modules.Transformer"}])
+    (model / "2_old").mkdir()
+    (model / "2_old" / "model.safetensors").write_bytes(b"of no module")
+    write(model / "modules.json", modules("sentence_transformers.base.modules"))
     assert of(model) == before
     moved = shutil.copytree(model, tmp_path / "elsewhere")
     assert of(moved) == before
@@ -109,25 +121,32 @@ def test_another_use_of_the_same_weights_is_another_model(model: Path) -> None:
 
 
 def test_a_folder_without_weights_is_no_model(model: Path) -> None:
-    (model / "model.safetensors").unlink()
+    for weights in model.rglob("*.safetensors"):
+        weights.unlink()
     with pytest.raises(ModelUnusableError, match="model holds no weights"):
         of(model)
 
 
 @pytest.mark.parametrize(
-    ("config", "saved_as", "engine"),
+    ("architecture", "saved_as", "has_modules", "engine"),
     [
-        ({"architectures": ["BertModel"]}, None, "late_interaction"),
-        ({"architectures": ["BertForSequenceClassification"]}, None, "cross_encoder"),
-        ({"architectures": ["Qwen3ForCausalLM"]}, "CrossEncoder", "cross_encoder"),
-        ({"architectures": ["Qwen3ForCausalLM"]}, "SentenceTransformer", "late_interaction"),
+        ("BertModel", None, True, "late_interaction"),
+        ("BertModel", None, False, "late_interaction"),
+        ("BertForSequenceClassification", None, False, "cross_encoder"),
+        ("Qwen3ForCausalLM", "CrossEncoder", True, "cross_encoder"),
+        ("Qwen3ForCausalLM", "SentenceTransformer", True, "late_interaction"),
+        # Saved before models said what they are: only bi-encoders listed their modules then.
+        ("Qwen3ForCausalLM", None, True, "late_interaction"),
+        ("Qwen3ForCausalLM", None, False, "cross_encoder"),
     ],
 )
 def test_the_engine_is_the_models(
-    model: Path, config: object, saved_as: str | None, engine: str
+    model: Path, architecture: str, saved_as: str | None, has_modules: bool, engine: str
 ) -> None:
-    write(model / "config.json", config)
+    write(model / "config.json", {"architectures": [architecture]})
     write(model / "config_sentence_transformers.json", {"model_type": saved_as})
+    if not has_modules:
+        (model / "modules.json").unlink()
     assert engine_of(ModelFiles("m", model)) == engine
 
 
