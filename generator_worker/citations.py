@@ -11,8 +11,10 @@ _MARK: Final = re.compile(r"\s*\[\[ ## \w+ ## \]\]\s*|(\s*)\[(\d+(?:\s*,\s*\d+)*
 _UNFINISHED: Final = re.compile(
     r"\s*(?:\[[\d\s,]*|\[\[(?: (?:#(?:#(?: (?:\w+(?: (?:#(?:#(?: \]?)?)?)?)?)?)?)?)?)?)?$"
 )
-# A name with "[1]" right after it is an index.
-_INDEXED: Final = re.compile(r"[\w)]")
+# The word right before a mark.
+_WORD: Final = re.compile(r"[\w.()'’-]*[\w)]$")
+# How much of what was read is looked back on for it: longer than names are.
+_LOOK_BACK: Final = 64
 
 
 class AnswerText:
@@ -28,7 +30,7 @@ class AnswerText:
         self._ticks = 0
         # Space at the end of what was given out; it goes out before what follows, if anything.
         self._space = ""
-        self._last = ""
+        self._read = ""
 
     @property
     def text(self) -> str:
@@ -57,7 +59,7 @@ class AnswerText:
         if out:
             self._written.append(out)
             self._ticks += out.count("`")
-        self._last = (raw or self._last)[-1:]
+        self._read = (self._read + ready)[-_LOOK_BACK:]
         return out
 
     def _judge(self, match: re.Match[str], ready: str) -> str:
@@ -67,10 +69,20 @@ class AnswerText:
         if match.group(2) is None:
             return "\n\n" if self._written or before.strip() else ""
         gap = match.group(1)
-        if not gap and _INDEXED.match(before[-1:] or self._last):
-            return match.group()
         named = [int(number) for number in match.group(2).split(",")]
         kept = [number for number in named if 1 <= number <= self._passages]
-        if kept == named:
+        if kept == named or (not gap and _is_name(self._read + before)):
             return match.group()
         return f"{gap}[{', '.join(map(str, kept))}]" if kept else ""
+
+
+def _is_name(text: str) -> bool:
+    """Whether `text` ends in what may be a name of code: `a`, `to_list`, `os.path` or `f()`.
+
+    "[9]" right after a name is an index; after any other word it is a citation without a space.
+    """
+    found = _WORD.search(text[-_LOOK_BACK:])
+    if found is None or found.group()[0].isdigit():
+        return False
+    word = found.group().lstrip("(")
+    return (len(word) == 1 and word.isascii()) or any(sign in word for sign in "_.)")
