@@ -38,6 +38,9 @@ class GatewayMetrics:
         self.cache_misses = Counter(
             "rag_cache_misses_total", "Question vectors found in no cache.", registry=registry
         )
+        self.requests = Counter(
+            "rag_requests_total", "Requests, probes and scrapes left out.", registry=registry
+        )
         self._errors = Counter(
             "rag_errors_total", "Requests that failed, by reason.", ["type"], registry=registry
         )

@@ -147,6 +147,8 @@ class Front:
 
     def _record(self, exchange: Exchange) -> None:
         latency_ms = exchange.elapsed_ms()
+        if exchange.path not in OPEN_PATHS:
+            self._metrics.requests.inc()
         if exchange.path == "/query" and exchange.method == "POST":
             self._metrics.queries.inc()
             self._metrics.query_duration.observe(latency_ms / 1000)

@@ -110,6 +110,36 @@ def test_alerts_say_what_is_wrong() -> None:
         assert rule["annotations"]["summary"]
 
 
+def test_shares_are_taken_of_all_that_could_have_failed() -> None:
+    """What is counted for every request is no share of the questions alone."""
+    for expression in EXPRESSIONS:
+        if "rag_errors_total" in expression and " / " in expression:
+            assert "rag_requests_total" in expression
+        if "rag_degraded_total" in expression and " / " in expression:
+            assert 'rag_stage_duration_seconds_count{stage="search"}' in expression
+
+
+def test_only_pods_whose_port_serves_metrics_alone_are_open_to_readers() -> None:
+    base = ROOT / "deploy" / "k8s" / "base"
+    policies = yaml.safe_load_all((base / "network.yaml").read_text())
+    (policy,) = [p for p in policies if p["metadata"]["name"] == "metrics"]
+    (rule,) = policy["spec"]["ingress"]
+    opened = {port["port"] for port in rule["ports"]}
+    assert opened == {worker.metrics_port for worker in WORKERS.values()}
+    (job,) = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text())["scrape_configs"]
+    (kept,) = [r["regex"] for r in job["relabel_configs"] if "port_number" in str(r)]
+    gateway_port = default(SETTINGS["gateway"], "server_port")
+    assert set(map(int, kept.split("|"))) == opened | {gateway_port}
+    for path in base.glob("*.yaml"):
+        for port in re.findall(r'prometheus\.io/port: "(\d+)"', path.read_text()):
+            assert int(port) in opened | {gateway_port}
+
+
+def test_no_alert_on_a_target_that_may_need_a_key() -> None:
+    (rule,) = [rule for rule in RULES if rule["alert"] == "RagTargetDown"]
+    assert "qdrant" not in rule["expr"]
+
+
 def test_panels_do_not_overlap() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in PANELS]
     assert len(places) == len(set(places))
