@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -17,7 +18,7 @@ import msgspec
 from gateway.search import wire
 from gateway.search.points import unavailable
 from runtime.deadline import Deadline, expired
-from runtime.errors import ServiceError
+from runtime.errors import Reason, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ FIRST_BACKOFF_S: Final = 0.1
 MOST_BACKOFF_S: Final = 5.0
 # Starts that failed in a row before the store counts as broken; it is tried on all the same.
 BROKEN_AFTER: Final = 5
+# How often the child is asked for a sign of life, and how long it may take: far above a
+# flush on a slow disk, the longest thing it does.
+PING_PAUSE_S: Final = 5.0
+HANG_S: Final = 30.0
 
 T = TypeVar("T")
 
@@ -76,24 +81,26 @@ class StoreProcess:
             await connection.aclose()
 
     async def _keep(self) -> None:
-        """Starts the child again whenever it dies."""
+        """Starts the child again whenever it dies; one that hangs is killed."""
         while True:
-            connection = self._connection
-            if connection is not None:
-                await connection.ended.wait()
-                self._connection = None
-                code = await connection.reap()
-                log.error("The store's process ended; starting it again.", extra={"exit": code})
-                self._failures = self._failures + 1 if connection.age_s() < MOST_BACKOFF_S else 0
-            backoff_s = min(FIRST_BACKOFF_S * 2**self._failures, MOST_BACKOFF_S)
-            await asyncio.sleep(backoff_s)
+            if self._connection is not None:
+                await _outlive(self._connection)
             try:
-                self._connection = await _connect(self._open)
-            except (Locked, ServiceError) as error:
+                await self._restart()
+            except Exception as error:  # a child that refuses, or no more of files or memory
                 self._failures += 1
-                log.error("The store's process did not start: %s", error)
+                log.error("The store's process did not start: %s", error or type(error).__name__)
             else:
                 log.info("The store's process is back.")
+
+    async def _restart(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._failures = self._failures + 1 if connection.age_s() < MOST_BACKOFF_S else 0
+            code = await connection.reap()
+            log.error("The store's process ended; starting it again.", extra={"exit": code})
+        await asyncio.sleep(min(FIRST_BACKOFF_S * 2**self._failures, MOST_BACKOFF_S))
+        self._connection = await _connect(self._open)
 
     async def call(self, call: wire.Call, result: type[T], deadline: Deadline) -> T:
         """The child's answer.
@@ -192,13 +199,32 @@ def _expire(future: asyncio.Future[Any]) -> None:
         future.set_exception(expired())
 
 
+async def _outlive(connection: _Connection) -> None:
+    """Returns when the child is gone; kills one that gives no sign of life."""
+    while not connection.ended.is_set():
+        try:
+            await connection.call(wire.Ping(), Deadline.after(HANG_S))
+            await asyncio.wait_for(connection.ended.wait(), PING_PAUSE_S)
+        except TimeoutError:
+            continue
+        except ServiceError as error:
+            if error.reason is Reason.DEADLINE_EXCEEDED:
+                log.error("The store's process hangs; killing it.")
+                connection.process.kill()
+            await connection.ended.wait()
+
+
 async def _connect(request: wire.Open) -> _Connection:
-    """Starts a child and has it open the generation."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = _spawn(theirs)
-    connection = _Connection(process)
-    await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+    """Starts a child and has it open the generation. Raises OSError where there is no room."""
+    with ExitStack() as undo:
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs:
+            process = _spawn(theirs)
+        undo.callback(process.kill)
+        connection = _Connection(process)
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+        undo.pop_all()
     try:
         await connection.call(request, Deadline.after(OPEN_TIMEOUT_S))
     except BaseException:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +20,14 @@ from gateway.search import wire
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.plan import Plan
 from gateway.search.points import Points
+from gateway.search.process import StoreProcess
+from gateway.search.records import NewChunk, NewVersion
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints, connect
-from gateway.search.types import Bm25
+from gateway.search.types import Bm25, Chunking
+from gateway.text import text_sha256
 from runtime.deadline import Deadline
+from runtime.errors import ServiceError
 
 DIMENSION = 16
 COLLECTION = "documents"
@@ -93,6 +99,35 @@ def vector_of(text: str) -> npt.NDArray[np.float32]:
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
     vector = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+def version(document_id: str, *texts: str, **metadata: Any) -> NewVersion:
+    """A document of these chunks."""
+    whole = "\n\n".join(texts)
+    chunks = [
+        NewChunk(text, text_sha256(text), wire.pack(vector_of(text).tolist()), False)
+        for text in texts
+    ]
+    return NewVersion(document_id, whole, metadata, text_sha256(whole), Chunking(512, 50), chunks)
+
+
+def process_of(search: Search) -> StoreProcess:
+    """The process of the embedded store's default collection."""
+    points = search._points
+    assert isinstance(points, EmbeddedPoints)
+    return points._processes[COLLECTION]
+
+
+async def until_back(search: Search) -> None:
+    """Waits for a store that is being started again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await search.ping()
+            except ServiceError:
+                await asyncio.sleep(0.02)
+            else:
+                return
 
 
 class HashEmbedder:

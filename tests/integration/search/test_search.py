@@ -9,28 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.store import DIMENSION, a_plan, soon, vector_of
+from support.store import DIMENSION, a_plan, soon, vector_of, version
 
 from gateway.search import ids, wire
 from gateway.search.points import Points
-from gateway.search.records import NewChunk, NewVersion
+from gateway.search.records import NewVersion
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
 from gateway.search.types import Chunking, Filter, Mode, Model, parse_filter
-from gateway.text import text_sha256
 from runtime.errors import Reason, ServiceError
 
 Store = tuple[Points, str]
 EVERYTHING = wire.Selection()
-
-
-def version(document_id: str, *texts: str, **metadata: Any) -> NewVersion:
-    whole = "\n\n".join(texts)
-    chunks = [
-        NewChunk(text, text_sha256(text), wire.pack(vector_of(text).tolist()), False)
-        for text in texts
-    ]
-    return NewVersion(document_id, whole, metadata, text_sha256(whole), Chunking(512, 50), chunks)
 
 
 async def ids_found(

@@ -14,7 +14,16 @@ import time
 from pathlib import Path
 
 import pytest
-from support.store import COLLECTION, DIMENSION, a_plan, embedded_search, soon, vector_of
+from support.store import (
+    COLLECTION,
+    DIMENSION,
+    a_plan,
+    embedded_search,
+    process_of,
+    soon,
+    until_back,
+    vector_of,
+)
 
 from gateway.search import ids, wire
 from gateway.search.embedded import EmbeddedPoints
@@ -41,24 +50,6 @@ def version(document_id: str, number: int, chunks: int) -> NewVersion:
     return NewVersion(
         document_id, whole, {"number": number}, text_sha256(whole), Chunking(512, 50), made
     )
-
-
-def process_of(search: Search) -> int | None:
-    points = search._points
-    assert isinstance(points, EmbeddedPoints)
-    return points._processes[COLLECTION].pid
-
-
-async def until_back(search: Search) -> None:
-    """Waits for a store that is being started again."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await search.ping()
-            except ServiceError:
-                await asyncio.sleep(0.02)
-            else:
-                return
 
 
 class Ledger:
@@ -107,7 +98,7 @@ async def test_no_acknowledged_write_is_lost_to_kills(tmp_path: Path) -> None:
         for _ in range(KILLS):
             # At random points of the writers' work, not to wait for anything.
             await asyncio.sleep(dice.uniform(0.02, 0.25))
-            process = process_of(search)
+            process = process_of(search).pid
             if process is not None:
                 os.kill(process, signal.SIGKILL)
             await until_back(search)
@@ -175,7 +166,7 @@ async def nothing_besides(search: Search) -> None:
 async def test_calls_in_flight_fail_as_unavailable_and_the_next_succeed(tmp_path: Path) -> None:
     async with embedded_search(tmp_path) as search:
         await search.put_document(COLLECTION, version("a", 1, 3))
-        process = process_of(search)
+        process = process_of(search).pid
         assert process is not None
         os.kill(process, signal.SIGSTOP)  # calls are sent, and cannot be answered
         calls = [
@@ -279,29 +270,3 @@ async def test_the_process_leaves_with_its_gateway_and_the_folder_is_free(tmp_pa
         async with asyncio.timeout(10):
             while not gone(store):
                 await asyncio.sleep(0.02)
-
-
-async def test_a_store_that_cannot_start_is_broken_and_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.search.process.FIRST_BACKOFF_S", 0.01)
-    monkeypatch.setattr("gateway.search.process.MOST_BACKOFF_S", 0.05)
-    async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", 1, 3))
-        segments = tmp_path / "store" / COLLECTION / "1"
-        process = process_of(search)
-        assert process is not None
-        segments.rename(tmp_path / "away")
-        segments.write_text("not a folder")
-        os.kill(process, signal.SIGKILL)
-        async with asyncio.timeout(60):
-            while not search.broken:
-                await asyncio.sleep(0.02)
-        with pytest.raises(ServiceError) as caught:
-            await search.ping()
-        assert caught.value.reason is Reason.VECTOR_DB_UNAVAILABLE
-        segments.unlink()
-        (tmp_path / "away").rename(segments)
-        await until_back(search)
-        assert not search.broken
-        assert await search.get_document(COLLECTION, "a", soon()) is not None
