@@ -24,7 +24,7 @@ class Admission:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inside = 0
+        self._inside: set[asyncio.Task[object] | None] = set()
         self._opened = False
         self._closed = False
         self._empty = asyncio.Event()
@@ -32,19 +32,17 @@ class Admission:
 
     def __enter__(self) -> None:
         if self._closed:
-            raise ServiceError(
-                Reason.DRAINING, "The server is stopping; ask another one.", RETRY_AFTER_S
-            )
+            raise draining()
         if not self._opened:
             raise ServiceError(
                 Reason.UNAVAILABLE, "The gateway is still opening its store.", RETRY_AFTER_S
             )
-        if self._inside >= self._most:
+        if len(self._inside) >= self._most:
             raise HttpError(
                 HttpReason.OVERLOADED,
                 f"{self._most} requests are being served already.",
             )
-        self._inside += 1
+        self._inside.add(asyncio.current_task())
         self._empty.clear()
 
     def __exit__(
@@ -53,13 +51,13 @@ class Admission:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._inside -= 1
+        self._inside.discard(asyncio.current_task())
         if not self._inside:
             self._empty.set()
 
     def inside(self) -> float:
         """Requests being served."""
-        return float(self._inside)
+        return float(len(self._inside))
 
     def open(self) -> None:
         """From now on requests come in."""
@@ -69,9 +67,25 @@ class Admission:
         """From now on every new request is refused."""
         self._closed = True
 
+    @property
+    def closed(self) -> bool:
+        """Whether every new request is refused."""
+        return self._closed
+
     async def wait_empty(self) -> None:
         """Returns when no request is being served."""
         await self._empty.wait()
+
+    def cut_off(self) -> None:
+        """Cancels the requests being served: once it is closed, each is answered DRAINING."""
+        for task in self._inside:
+            if task is not None:
+                task.cancel()
+
+
+def draining() -> ServiceError:
+    """The error of a request that this process will not finish."""
+    return ServiceError(Reason.DRAINING, "The server is stopping; ask another one.", RETRY_AFTER_S)
 
 
 class ApiKeys:

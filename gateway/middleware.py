@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
-from gateway.admission import Admission, ApiKeys
+from gateway.admission import Admission, ApiKeys, draining
 from gateway.exchange import CALLER_LEFT, Exchange, attach, request_id
 from gateway.metrics import GatewayMetrics
 from gateway.problems import Fault, HttpError, HttpReason, invalid
@@ -79,10 +79,11 @@ class Front:
             else:
                 await self._serve(exchange, scope, receive, respond)
         except asyncio.CancelledError:
-            if not exchange.left:  # the drain took too long
-                exchange.reason = Reason.DRAINING
+            if not exchange.left and not self._admission.closed:
                 raise
             _forgive_cancellation()
+            if not exchange.left:  # the drain has waited long enough
+                await self._refuse(draining(), exchange, scope, receive, respond)
         except Exception as error:
             await self._refuse(error, exchange, scope, receive, respond)
         finally:

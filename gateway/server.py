@@ -117,7 +117,8 @@ async def _drain(gateway: Gateway, settings: GatewaySettings) -> None:
     gateway.admission.close()
     with suppress(TimeoutError):
         await asyncio.wait_for(gateway.admission.wait_empty(), settings.drain_timeout_seconds)
-    # The last bytes are handed over; the server closes the connections once they are out.
+    gateway.admission.cut_off()
+    # The server closes the connections once the last bytes are out.
 
 
 async def _announce_ready(gateway: Gateway, launcher: Launcher, detail: str) -> None:

@@ -147,6 +147,33 @@ async def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -
     assert [one["message"] for one in site.gateway.lines][-1] == "stopped"
 
 
+async def test_a_drain_that_takes_too_long_answers_what_it_cuts_off(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, DRAIN_TIMEOUT_SECONDS="0.2") as site,
+        site.gateway.client() as client,
+        site.gateway.client() as other,
+    ):
+        await post(client, "/index", {"documents": DOCUMENTS})
+        site.generator.gate.clear()
+        asking = asyncio.create_task(post(client, "/query", QUERY))
+        stream = asyncio.create_task(post(other, "/query", QUERY | {"stream": True}))
+        async with asyncio.timeout(20):
+            while len(site.generator.requests) < 2:
+                await asyncio.sleep(0.01)
+        site.gateway.stop()
+        answer = await asking
+        assert (answer.status_code, answer.json()["reason"]) == (503, "DRAINING")
+        assert answer.headers["x-request-id"]
+        assert answer.headers["retry-after"]
+        last = (await stream).text.split("\n\n")[-2]
+        assert last.startswith("event: error\n")
+        assert json.loads(last.partition("data: ")[2])["reason"] == "DRAINING"
+        assert await site.gateway.ended() == 0
+    statuses = [one["status"] for one in site.gateway.lines if one["message"] == "POST /query"]
+    assert sorted(statuses) == [200, 503]
+    assert not any(one["level"] == "ERROR" for one in site.gateway.lines)
+
+
 async def test_a_second_signal_exits_now(tmp_path: Path) -> None:
     async with running(tmp_path) as site, site.gateway.client() as client:
         await post(client, "/index", {"documents": DOCUMENTS})

@@ -326,6 +326,20 @@ async def test_while_draining_new_requests_are_503_and_old_ones_finish() -> None
         await asyncio.wait_for(site.admission.wait_empty(), 5)
 
 
+async def test_what_the_drain_cuts_off_is_told_to_ask_another() -> None:
+    site = Site()
+    site.store.gate.clear()
+    async with site.client() as client:
+        inside = asyncio.create_task(client.post("/search", json=QUERY))
+        while not site.store.calls:
+            await asyncio.sleep(0)
+        site.admission.close()
+        site.admission.cut_off()
+        check_problem(await inside, 503, "DRAINING")
+    assert site.store.cancelled.is_set()
+    assert site.admission.inside() == 0
+
+
 @pytest.mark.parametrize(("budget", "header"), [(0.1, None), (30, "0.1")])
 async def test_the_budget_is_the_settings_or_the_callers_if_shorter(
     budget: float, header: str | None
