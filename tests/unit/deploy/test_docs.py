@@ -27,6 +27,26 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [target for target in local if not (path.parent / target).exists()] == []
 
 
+def test_documents_that_the_code_names_exist() -> None:
+    suffixes = {".py", ".yml", ".yaml", ".json", ".toml", ".example", ".proto", ".html", ""}
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."]
+    files = [path for path in ROOT.iterdir() if path.is_file()] + [
+        path
+        for folder in folders
+        if folder.name not in ("data", "build")
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    named = {
+        name
+        for path in files
+        if path.suffix in suffixes
+        for name in re.findall(r"\bdocs/[a-z_-]+\.(?:md|svg)", path.read_text("utf-8"))
+    }
+    assert "docs/configuration.md" in named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_make_targets_exist(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
