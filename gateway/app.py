@@ -13,6 +13,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission, ApiKeys
+from gateway.bodies import Bodies
 from gateway.cache.redis_tier import RedisTier
 from gateway.cache.vectors import VectorCache
 from gateway.clients import (
@@ -44,6 +45,10 @@ from runtime.telemetry import open_tracing
 log: Final = logging.getLogger(__name__)
 
 
+# Where no documents are sent: the longest question, every character escaped, takes 100 KiB.
+SMALL_BODY_BYTES: Final = 1 << 20
+# The bodies being served hold at most this many times MAX_BODY_BYTES: 256 MiB by default.
+BODIES_TOGETHER: Final = 8
 # How long to wait for a Qdrant server that is not up yet, before it is asked again.
 STORE_RETRY_S: Final = 1.0
 
@@ -139,13 +144,15 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
                 ServiceRoutes(health, registry, openapi, docs_page(openapi)),
             ),
             admission=admission,
+            bodies=Bodies(BODIES_TOGETHER * settings.max_body_bytes),
             keys=ApiKeys(settings.keys()),
             tracing=tracing,
             metrics=metrics,
             limits=Limits(
                 budget_s=settings.request_timeout_seconds,
                 budgets_s={"/index": settings.index_timeout_seconds},
-                max_body_bytes=settings.max_body_bytes,
+                body_bytes=min(SMALL_BODY_BYTES, settings.max_body_bytes),
+                bodies_bytes={"/index": settings.max_body_bytes},
                 log_queries=settings.log_queries,
             ),
         )

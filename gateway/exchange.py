@@ -26,6 +26,7 @@ class Exchange:
 
     headers: of the request, names in lower case; of a repeated one, the last.
     deadline: of the whole request; every call made for it gets what is left.
+    body: until it is decoded. body_bytes: its size. body_asked: the caller was let send it.
     status: 0 until the response starts.
     complete: the last byte of the response was handed to the server.
     left: the caller hung up before that.
@@ -39,6 +40,8 @@ class Exchange:
     headers: Mapping[bytes, bytes]
     deadline: Deadline
     body: bytes = b""
+    body_bytes: int = 0
+    body_asked: bool = False
     status: int = 0
     complete: bool = False
     left: bool = False

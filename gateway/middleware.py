@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
 from gateway.admission import Admission, ApiKeys, draining
+from gateway.bodies import Bodies
 from gateway.exchange import CALLER_LEFT, Exchange, attach, request_id
 from gateway.metrics import GatewayMetrics
 from gateway.problems import Fault, HttpError, HttpReason, invalid
@@ -39,11 +40,12 @@ log: Final = logging.getLogger("gateway.requests")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """budgets_s: by path, where it is not `budget_s`."""
+    """Of one request. budgets_s, bodies_bytes: by path, where it is not the line before."""
 
     budget_s: float
     budgets_s: dict[str, float]
-    max_body_bytes: int
+    body_bytes: int
+    bodies_bytes: dict[str, int]
     log_queries: bool
 
 
@@ -55,6 +57,7 @@ class Front:
         app: ASGIApp,
         *,
         admission: Admission,
+        bodies: Bodies,
         keys: ApiKeys,
         tracing: Tracing,
         metrics: GatewayMetrics,
@@ -62,6 +65,7 @@ class Front:
     ) -> None:
         self._app = app
         self._admission = admission
+        self._bodies = bodies
         self._keys = keys
         self._tracing = tracing
         self._metrics = metrics
@@ -118,16 +122,19 @@ class Front:
     ) -> None:
         self._keys.check(exchange.headers)
         exchange.deadline = _shortened(exchange)
+        body_bytes = self._limits.bodies_bytes.get(exchange.path, self._limits.body_bytes)
         with self._admission:
             try:
                 async with asyncio.timeout(exchange.deadline.remaining_s()):
-                    exchange.body = await _read_body(exchange, receive, self._limits.max_body_bytes)
+                    exchange.body = await self._bodies.read(exchange, receive, body_bytes)
                     if exchange.left:
                         return
                     with _Departure(exchange, receive):
                         await self._app(scope, receive, respond)
             except TimeoutError as error:
                 raise expired() from error
+            finally:
+                self._bodies.release(exchange)
 
     async def _refuse(
         self, error: Exception, exchange: Exchange, scope: Scope, receive: Receive, respond: Send
@@ -215,36 +222,14 @@ def _responder(exchange: Exchange, send: Send) -> Send:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
             message["headers"] = [*message["headers"], name_value]
+            if b"expect" in exchange.headers and not exchange.body_asked:
+                # The caller holds its body back, and may now go on with it or with a new request.
+                message["headers"].append((b"connection", b"close"))
         elif not message.get("more_body"):
             exchange.complete = True
         await send(message)
 
     return respond
-
-
-async def _read_body(exchange: Exchange, receive: Receive, most: int) -> bytes:
-    """The whole body; empty when the caller left. Raises HttpError BODY_TOO_LARGE."""
-    declared = exchange.headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared[:20]) > most:
-        raise _too_large(most)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            exchange.left = True
-            return b""
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            raise _too_large(most)
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(most: int) -> HttpError:
-    return HttpError(HttpReason.BODY_TOO_LARGE, f"The body may have at most {most} bytes.")
 
 
 def _shortened(exchange: Exchange) -> Deadline:

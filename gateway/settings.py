@@ -46,7 +46,11 @@ class GatewaySettings(StoreSettings):
         description="Longest a query waits for the reranker; then the order of retrieval stays.",
     )
     max_body_bytes: int = Field(
-        33_554_432, ge=1024, le=1 << 30, description="Largest request body; a larger one is 413."
+        33_554_432,
+        ge=1024,
+        le=1 << 30,
+        description="Largest body of POST /index; other routes take 1 MiB. A larger one is 413. "
+        "Eight times as much is what all bodies may hold of memory together.",
     )
 
     redis_url: SecretStr | None = Field(

@@ -26,7 +26,9 @@ def read_json(exchange: Exchange, decoder: BodyDecoder[T]) -> T:
         kind.startswith(b"application/") and kind.endswith(b"+json")
     ):
         raise HttpError(HttpReason.UNSUPPORTED_MEDIA_TYPE, "Send `Content-Type: application/json`.")
-    return decoder.decode(exchange.body)
+    # Not kept beside what is made of it: an /index may go on for ten minutes.
+    body, exchange.body = exchange.body, b""
+    return decoder.decode(body)
 
 
 def no_parameters(request: Request) -> None:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from support.gateway import FakeSearch, FakeStage, Parts
 
 from gateway.admission import Admission, ApiKeys
+from gateway.bodies import Bodies
 from gateway.health import Health
 from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
 from gateway.middleware import Front, Limits
@@ -93,7 +94,9 @@ class Site:
     most: int = 10
     budget_s: float = 5
     index_budget_s: float = 50
-    max_body_bytes: int = 1 << 20
+    body_bytes: int = 1 << 20
+    index_body_bytes: int = 1 << 22
+    bodies_bytes: int = 1 << 24
     log_queries: bool = True
     parts: Parts = field(default_factory=lambda: Parts(search=FakeStore()))
     indexer: FakeIndexer = field(default_factory=FakeIndexer)
@@ -124,13 +127,15 @@ class Site:
         self.app: ASGIApp = Front(
             self.router,
             admission=self.admission,
+            bodies=Bodies(self.bodies_bytes),
             keys=ApiKeys(self.keys),
             tracing=self.parts.tracing,
             metrics=self.parts.metrics,
             limits=Limits(
                 budget_s=self.budget_s,
                 budgets_s={"/index": self.index_budget_s},
-                max_body_bytes=self.max_body_bytes,
+                body_bytes=self.body_bytes,
+                bodies_bytes={"/index": self.index_body_bytes},
                 log_queries=self.log_queries,
             ),
         )

@@ -141,6 +141,28 @@ async def test_the_same_document_twice_is_refused(documents: list[Any], field: s
     assert fault["field"] == field
 
 
+async def test_only_documents_may_be_large() -> None:
+    large = QUERY | {"filter": {"a": "x" * (1 << 20)}}
+    async with Site().client() as client:
+        check_problem(await client.post("/search", json=large), 413, "BODY_TOO_LARGE")
+        documents = [{"text": "x" * (1 << 20)}]
+        assert (await client.post("/index", json={"documents": documents})).status_code == 200
+
+
+async def test_a_body_is_not_kept_beside_what_is_made_of_it() -> None:
+    site = Site()
+    kept: list[bytes] = []
+
+    async def spy(scope: Any, receive: Any, send: Any) -> None:
+        await site.app(scope, receive, send)
+        kept.append(scope["exchange"].body)
+
+    transport = httpx.ASGITransport(spy)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert (await client.post("/search", json=QUERY)).status_code == 200
+    assert kept == [b""]
+
+
 async def test_overlap_is_checked_against_the_collections_own_chunk_size() -> None:
     async with Site().client() as client:
         body = {"documents": [{"text": "x"}], "overlap": 512}

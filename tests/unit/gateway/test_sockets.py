@@ -33,7 +33,7 @@ async def connected(site: Site) -> Any:
 def post(path: str, body: Any, *more: str) -> bytes:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *more]
-    if not any("Encoding" in line for line in more):
+    if not any("Encoding" in line or "Length" in line for line in more):
         lines.append(f"Content-Length: {len(content)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
@@ -201,9 +201,40 @@ async def test_a_silent_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) ->
         assert await asyncio.wait_for(reader.readuntil(b"event: done"), 5)
 
 
+@pytest.mark.parametrize(
+    ("setting", "status", "reason"),
+    [
+        ({}, 413, "BODY_TOO_LARGE"),
+        ({"keys": ("one",)}, 401, "UNAUTHORIZED"),
+        ({"most": 0}, 503, "OVERLOADED"),
+    ],
+)
+async def test_a_body_held_back_and_not_wanted_ends_the_connection(
+    setting: dict[str, Any], status: int, reason: str
+) -> None:
+    """Its bytes might follow or not: what comes next could not be told from them."""
+    async with connected(Site(**setting)) as (reader, writer):
+        writer.write(post("/search", b"", "Expect: 100-continue", "Content-Length: 50000000"))
+        answered, headers = await head_of(reader)
+        assert (answered, headers["connection"]) == (status, "close")
+        assert json.loads(await body_of(reader, headers))["reason"] == reason
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_a_body_held_back_and_wanted_keeps_the_connection() -> None:
+    async with connected(Site()) as (reader, writer):
+        head, _, body = post("/search", QUERY, "Expect: 100-continue").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        assert (await head_of(reader))[0] == 100
+        writer.write(body)
+        status, headers = await head_of(reader)
+        assert status == 200
+        assert "connection" not in headers
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_413_and_the_connection_lives(chunked: bool) -> None:
-    site = Site(max_body_bytes=100_000)
+    site = Site(index_body_bytes=100_000)
     async with connected(site) as (reader, writer):
         body = b"x" * 1_000_000
         if chunked:
@@ -216,6 +247,32 @@ async def test_a_body_over_the_limit_is_413_and_the_connection_lives(chunked: bo
         assert (status, problem["reason"]) == (413, "BODY_TOO_LARGE")
         writer.write(post("/search", QUERY))
         assert (await head_of(reader))[0] == 200
+
+
+async def test_bodies_together_are_bounded_until_their_requests_are_over() -> None:
+    site = Site(bodies_bytes=100_000)
+    site.indexer.gate.clear()
+    document = {"documents": [{"text": "x" * 70_000}]}
+    async with connected(site) as (one, to_one), connected(site) as (other, to_other):
+        to_one.write(post("/index", document))
+        await until(site.indexer)
+        framed = b"%x\r\n%s\r\n0\r\n\r\n" % (70_000, b"x" * 70_000)
+        for refused in (
+            post("/index", document),
+            post("/index", framed, "Transfer-Encoding: chunked"),
+        ):
+            to_other.write(refused)
+            status, headers = await head_of(other)
+            assert status == 503
+            assert json.loads(await body_of(other, headers))["reason"] == "OVERLOADED"
+        to_other.write(post("/search", QUERY))
+        status, headers = await head_of(other)
+        assert status == 200
+        await body_of(other, headers)
+        site.indexer.gate.set()
+        assert (await head_of(one))[0] == 200
+        to_other.write(post("/index", document))
+        assert (await head_of(other))[0] == 200
 
 
 async def test_many_answers_on_one_connection() -> None:
