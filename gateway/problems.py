@@ -19,23 +19,27 @@ PROBLEM_JSON: Final = "application/problem+json"
 class HttpReason(StrEnum):
     """Why a request failed before it meant anything to the services behind."""
 
+    MALFORMED_REQUEST = "MALFORMED_REQUEST"
     MALFORMED_JSON = "MALFORMED_JSON"
     UNAUTHORIZED = "UNAUTHORIZED"
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    HEAD_TOO_LARGE = "HEAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     OVERLOADED = "OVERLOADED"
 
 
 # reason: (status, title). A title never varies, the detail says what happened this time.
 PROBLEMS: Final[dict[Reason | HttpReason, tuple[int, str]]] = {
+    HttpReason.MALFORMED_REQUEST: (400, "Not an HTTP request"),
     HttpReason.MALFORMED_JSON: (400, "The body is not JSON"),
     HttpReason.UNAUTHORIZED: (401, "An API key is needed"),
     HttpReason.NOT_FOUND: (404, "No such resource"),
     HttpReason.METHOD_NOT_ALLOWED: (405, "The resource does not take this method"),
     HttpReason.BODY_TOO_LARGE: (413, "The body is too large"),
     HttpReason.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be JSON"),
+    HttpReason.HEAD_TOO_LARGE: (431, "The head of the request is too large"),
     HttpReason.OVERLOADED: (503, "Too many requests at once"),
     Reason.INVALID_ARGUMENT: (422, "The request is not valid"),
     Reason.TEXT_TOO_LONG: (422, "A text is longer than the model reads"),

@@ -12,6 +12,7 @@ from typing import Final
 import uvicorn
 
 from gateway.app import Gateway, open_gateway
+from gateway.protocol import BoundedProtocol
 from gateway.settings import GatewaySettings
 from runtime.supervision import Launcher, ResourceTaken, StopRequest
 
@@ -95,7 +96,7 @@ def _server(gateway: Gateway, settings: GatewaySettings) -> _Server:
         uvicorn.Config(
             gateway.asgi,
             loop="none",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -21,6 +21,7 @@ from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
 from gateway.middleware import Front, Limits
 from gateway.openapi import openapi_document
 from gateway.problems import encode
+from gateway.protocol import BoundedProtocol
 from gateway.routes import build_router
 from gateway.routes.documents import DocumentRoutes
 from gateway.routes.queries import QueryRoutes
@@ -151,7 +152,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def on_a_socket(app: ASGIApp) -> AsyncIterator[int]:
+async def on_a_socket(app: ASGIApp, keep_alive_s: int = 5) -> AsyncIterator[int]:
     """Serves `app` as production does; yields the port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -159,11 +160,12 @@ async def on_a_socket(app: ASGIApp) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=BoundedProtocol,
         lifespan="off",
         ws="none",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)

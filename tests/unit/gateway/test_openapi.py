@@ -52,6 +52,8 @@ def test_every_reason_that_routes_give_is_documented() -> None:
         *(reason for reason in PROBLEMS if PROBLEMS[reason][0] in (401, 405, 500, 504)),
         Reason.DRAINING,
         *(reason for reason in PROBLEMS if reason in ("NOT_FOUND", "OVERLOADED")),
+        # Before there is a request to have a route.
+        *(reason for reason in PROBLEMS if reason in ("MALFORMED_REQUEST", "HEAD_TOO_LARGE")),
     }
 
 
