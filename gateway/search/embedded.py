@@ -22,7 +22,7 @@ from runtime.deadline import Deadline
 POINTER_NAME: Final = "current.json"
 # Points of one write: about 10 ms of the engine, which is what a search may have to wait.
 WRITE_POINTS: Final = 64
-# Points of one read of vectors or texts; 64 chunks of 8,192 four-byte characters fit a frame.
+# Points of one read: at most 80 ms of the engine, with all the metadata that points may have.
 READ_POINTS: Final = 64
 # Writes under way at once. More would not be faster: they share a sync of the log.
 WRITES: Final = 16
@@ -144,11 +144,18 @@ class EmbeddedPoints:
         start_id: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> wire.Slice:
-        """Points in the order of their ids, from `start_id` on."""
+        """Points in the order of their ids, from `start_id` on, a few at a time."""
         process = await self._process(collection)
         names = None if fields is None else list(fields)
-        call = wire.Scroll(selection, limit, start_id, names)
-        return await process.call(call, wire.Slice, deadline)
+        points: list[wire.Point] = []
+        while True:
+            most = min(limit - len(points), READ_POINTS)
+            call = wire.Scroll(selection, most, start_id, names)
+            part = await process.call(call, wire.Slice, deadline)
+            points += part.points
+            start_id = part.next_id
+            if start_id is None or len(points) >= limit:
+                return wire.Slice(points, start_id)
 
     async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
         """How many points are selected, exactly."""

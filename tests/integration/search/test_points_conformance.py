@@ -148,6 +148,17 @@ async def test_scroll_visits_each_point_once_in_the_order_of_ids(made: Store) ->
     assert seen == sorted(set(seen))
 
 
+async def test_a_page_is_as_long_as_was_asked(made: Store) -> None:
+    points, collection = made
+    await points.upsert(collection, [record(f"d{at}", "1") for at in range(150)], soon())
+    records = wire.Selection((wire.Match("kind", "record"),))
+    first = await points.scroll(collection, records, 140, soon())
+    rest = await points.scroll(collection, records, 140, soon(), start_id=first.next_id)
+    assert (len(first.points), len(rest.points), rest.next_id) == (140, 10, None)
+    seen = [point.id for point in (*first.points, *rest.points)]
+    assert seen == sorted(ids.record_id(f"d{at}") for at in range(150))
+
+
 async def test_count_and_delete_by_ids_and_by_condition(made: Store) -> None:
     points, collection = made
     await points.upsert(collection, [record(f"d{at}", "1", at) for at in range(6)], soon())

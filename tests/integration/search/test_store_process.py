@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,21 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
     assert len(document.chunks) == 3
     assert (await search.stamp(COLLECTION, soon())).chunking == stamp.chunking
     await search.aclose()
+
+
+async def test_a_long_page_comes_in_many_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,000 documents with all the metadata they may have would be one of 36 MiB."""
+    async with embedded_search(tmp_path) as search:
+        for at in range(80):
+            new = version(f"d{at}", 1, 0)
+            await search.put_document(COLLECTION, replace(new, metadata={"n": [1.5] * 4000}))
+        monkeypatch.setattr(wire, "FRAME_BYTES", 70 * 36_000)
+        page = await search.list_documents(
+            COLLECTION, limit=1000, cursor=None, filter=None, deadline=soon()
+        )
+    assert len(page.documents) == 80
 
 
 GATEWAY = """

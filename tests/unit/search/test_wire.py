@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.schemas import MAX_METADATA_BYTES
 from gateway.search import wire
 
 
@@ -31,6 +32,14 @@ def test_the_largest_document_fits_a_frame() -> None:
     point = wire.Point("id", {"text": "\U0001f600" * 2_000_000})
     request = wire.Request(1, 0.0, wire.Upsert([point]))
     assert len(wire.frame(msgspec.msgpack.encode(request))) < wire.FRAME_BYTES
+
+
+def test_the_largest_answer_fits_a_frame() -> None:
+    metadata = {"n": [1.5] * 4090}
+    assert len(msgspec.json.encode(metadata)) > 0.99 * MAX_METADATA_BYTES
+    passage = wire.Passage("x" * 256, 1, "\U0001f600" * 8192, metadata, 1.0, 1.0, 1.0)
+    reply = (1, "", wire.Found([passage] * 1024, []))
+    assert len(wire.frame(msgspec.msgpack.encode(reply))) < wire.FRAME_BYTES
 
 
 @pytest.mark.parametrize(
