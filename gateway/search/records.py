@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
@@ -113,11 +113,18 @@ class NewVersion:
 class Records:
     """Documents by the record protocol, on either adapter.
 
+    changed: gives the collection a new revision, durably.
     leftovers: called when points were left behind that no record names.
     """
 
-    def __init__(self, points: Points, leftovers: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        points: Points,
+        changed: Callable[[str], Awaitable[None]],
+        leftovers: Callable[[], None],
+    ) -> None:
         self._points = points
+        self._changed = changed
         self._leftovers = leftovers
         self._writing: set[asyncio.Task[Any]] = set()
 
@@ -195,7 +202,13 @@ class Records:
         seq = None if current is None else current.seq
         await self._points.swap(collection, point, seq, deadline)
         after = await self.read(collection, record.document_id, deadline)
-        return after is not None and after.version == record.version
+        if after is None or after.version != record.version:
+            # Perhaps it did, and was replaced before it was read: then nobody else knows of
+            # the points of `current`.
+            self._leftovers()
+            return False
+        await self._changed(collection)
+        return True
 
     async def _remove(self, collection: str, record: Record, deadline: Deadline) -> None:
         """Deletes the points of a version that no longer counts; the sweep would, too."""

@@ -58,7 +58,7 @@ class Search:
         self._plan = plan
         self._stamps = Stamps(points)
         self._leftovers = asyncio.Event()
-        self._records = Records(points, self._leftovers.set)
+        self._records = Records(points, self._stamps.bump, self._leftovers.set)
         self._searching = asyncio.Semaphore(plan.concurrency)
         self._upkeep = Upkeep(points, plan.collection, self._prepare, self._leftovers)
 
@@ -159,11 +159,10 @@ class Search:
             if found.stale:
                 # A document was replaced meanwhile, or a crash left chunks behind. Once
                 # more without those: the passages they kept out may be the new ones.
+                self._leftovers.set()
                 without = msgspec.structs.replace(query.selection, without=tuple(found.stale))
                 query = msgspec.structs.replace(query, selection=without)
                 found = await self._points.query(collection, query, deadline)
-        if found.stale:
-            self._leftovers.set()
         return [
             Hit(
                 f"{one.document_id}#{one.ordinal}",
@@ -216,10 +215,7 @@ class Search:
         It is gone from every later search once this returns, and that is durable.
         """
         deadline.share_s()
-        chunks = await self._records.delete(collection, document_id)
-        if chunks is not None:
-            await self._stamps.bump(collection)
-        return chunks
+        return await self._records.delete(collection, document_id)
 
     async def record(self, collection: str, document_id: str, deadline: Deadline) -> Record | None:
         """What is stored of the document; None if there is none."""
@@ -237,9 +233,7 @@ class Search:
 
         One that has begun is finished, whatever becomes of the caller.
         """
-        status = await self._records.put(collection, new)
-        await self._stamps.bump(collection)
-        return status
+        return await self._records.put(collection, new)
 
 
 def open_search(settings: StoreSettings) -> Search:

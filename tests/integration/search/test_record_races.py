@@ -1,0 +1,111 @@
+"""Two writers of one document, a caller that leaves: nothing forgotten, nothing unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from support.store import soon, vector_of, version
+
+from gateway.search.points import Points
+from gateway.search.records import Records
+from gateway.search.search import Search
+from gateway.search.sweep import sweep
+
+Store = tuple[Points, str]
+
+
+async def revision(search: Search, collection: str) -> int:
+    return (await search._stamps._fetch(collection, soon()))[0].revision
+
+
+def after_first_swap(
+    monkeypatch: pytest.MonkeyPatch, points: Points, then: Callable[[], Awaitable[Any]]
+) -> None:
+    """Runs `then` between the next swap and its reading back."""
+    real = points.swap
+
+    async def swap(*arguments: Any) -> None:
+        monkeypatch.setattr(points, "swap", real)
+        await real(*arguments)
+        await then()
+
+    monkeypatch.setattr(points, "swap", swap)
+
+
+async def test_points_of_a_writer_overtaken_after_it_won_are_swept(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points, collection = store
+    left: list[str] = []
+    mine = Records(points, search._stamps.bump, lambda: left.append("mine"))
+    await mine.put(collection, version("a", "one", "two"))
+    after_first_swap(
+        monkeypatch, points, lambda: search.put_document(collection, version("a", "other"))
+    )
+    assert await mine.put(collection, version("a", "three")) == "replaced"
+    assert left
+    # What the winner of the first round replaced, and then forgot: a source and two chunks.
+    assert await sweep(points, collection, orphan_age_s=-1) == 3
+    document = await search.get_document(collection, "a", soon())
+    assert document is not None
+    assert document.text == "three"
+
+
+@pytest.mark.parametrize("write", ["put", "delete"])
+async def test_a_caller_that_leaves_does_not_keep_the_revision(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    points, collection = store
+    await search.put_document(collection, version("a", "one"))
+    before = await revision(search, collection)
+    swapped, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        swapped.set()
+        await go_on.wait()
+
+    after_first_swap(monkeypatch, points, hold)
+    writing: asyncio.Task[Any]
+    if write == "put":
+        writing = asyncio.create_task(search.put_document(collection, version("a", "two")))
+    else:
+        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
+    await swapped.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    go_on.set()
+    await search._records.aclose()
+    assert await revision(search, collection) != before
+
+
+async def test_stale_chunks_found_call_for_a_sweep(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points, collection = store
+    await search._upkeep.aclose()  # it would answer the call
+    crashed = Records(points, search._stamps.bump, search._leftovers.set)
+
+    async def crash(*_: Any) -> None:
+        raise ConnectionError
+
+    await search.put_document(collection, version("a", "same words"))
+    with monkeypatch.context() as patch:
+        patch.setattr(points, "swap", crash)
+        with pytest.raises(ConnectionError):
+            await crashed.put(collection, version("b", "same words"))
+    search._leftovers.clear()
+    hits = await search.nearest(
+        collection,
+        text="same words",
+        vector=vector_of("same words"),
+        mode="hybrid",
+        filter=None,
+        limit=5,
+        deadline=soon(),
+    )
+    assert [hit.document_id for hit in hits] == ["a"]
+    assert search._leftovers.is_set()
