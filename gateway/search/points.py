@@ -15,6 +15,8 @@ from runtime.errors import Reason, ServiceError
 
 # A store that went away is back within about this time, or not at all.
 RETRY_AFTER_S: Final = 1.0
+# What callers are told of a fault that nobody foresaw.
+FAILED: Final = "The vector store failed inside; the log holds the cause."
 
 
 class Points(Protocol):

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from gateway.search import wire
-from gateway.search.points import unavailable
+from gateway.search.points import FAILED, unavailable
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
 
@@ -172,7 +172,7 @@ class _Connection(asyncio.Protocol):
             case "expired":
                 raise expired()
             case "failed":
-                raise unavailable("The vector store failed inside; the log holds the cause.")
+                raise unavailable(FAILED)
 
     def age_s(self) -> float:
         """Seconds since the child was started."""

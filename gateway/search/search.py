@@ -67,6 +67,11 @@ class Search:
         """Whether this gateway's own store process cannot be brought back."""
         return self._points.broken
 
+    @property
+    def fault(self) -> str | None:
+        """Why the store cannot be used yet, for people; None once it could."""
+        return self._upkeep.fault
+
     async def start(self) -> None:
         """Opens the store and makes the default collection.
 
@@ -102,8 +107,8 @@ class Search:
 
     async def ping(self) -> None:
         """Returns when the store answers and the default collection is there, within 2 s."""
-        if not self._upkeep.prepared:
-            raise unavailable()
+        if self.fault is not None:
+            raise unavailable(self.fault)
         await self._points.ping(Deadline.after(PING_TIMEOUT_S))
 
     async def stamp(self, collection: str, deadline: Deadline) -> Stamp:

@@ -55,21 +55,10 @@ class Stamps:
         bm25: Bm25,
         deadline: Deadline,
     ) -> Stamp:
-        """Stamps a collection just made; one that has a stamp keeps it.
-
-        Raises ServiceError VECTOR_DB_UNAVAILABLE when another version of this program
-        wrote the collection in a way this one does not read.
-        """
+        """Stamps a collection just made; one that has a stamp keeps it."""
         new = Stamp(None, chunking, dimension, bm25, SCHEMA_VERSION, time.time_ns())
         await self._points.swap(collection, _point(new, 1), None, deadline)
-        stamp, _ = await self._fetch(collection, deadline)
-        if stamp.schema_version != SCHEMA_VERSION:
-            raise ServiceError(
-                Reason.VECTOR_DB_UNAVAILABLE,
-                f"The collection '{collection}' has schema version {stamp.schema_version}; "
-                f"this program reads {SCHEMA_VERSION}. Index the documents afresh.",
-            )
-        return stamp
+        return (await self._fetch(collection, deadline))[0]
 
     async def claim(self, collection: str, model: Model, deadline: Deadline) -> Stamp:
         """Sets the model at the first write. Raises ServiceError MODEL_MISMATCH on another."""
@@ -107,11 +96,22 @@ class Stamps:
                 self._known[collection] = (replace(known[0], revision=revision), known[1])
 
     async def _fetch(self, collection: str, deadline: Deadline) -> tuple[Stamp, int]:
-        """The stamp as stored, and its `seq`."""
+        """The stamp as stored, and its `seq`.
+
+        Raises ServiceError VECTOR_DB_UNAVAILABLE when another version of this program
+        wrote the collection in a way this one does not read.
+        """
         asked_s = time.monotonic()
         found = await self._points.retrieve(collection, [ids.STAMP_ID], deadline)
         if not found:
             raise no_collection(collection)
+        schema = found[0].payload["schema_version"]
+        if schema != SCHEMA_VERSION:
+            raise ServiceError(
+                Reason.VECTOR_DB_UNAVAILABLE,
+                f"The collection '{collection}' has schema version {schema}; "
+                f"this program reads {SCHEMA_VERSION}. Index the documents afresh.",
+            )
         stamp = msgspec.convert(found[0].payload, Stamp)
         self._known[collection] = (stamp, asked_s)
         return stamp, found[0].payload["seq"]

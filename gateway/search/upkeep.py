@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.search.points import Points
-from gateway.search.sweep import ORPHAN_AGE_S, sweep
+from gateway.search.points import FAILED, Points
+from gateway.search.sweep import ORPHAN_AGE_S, TOMBSTONE_AGE_S, sweep
 from runtime.deadline import Deadline
-from runtime.errors import Reason, ServiceError
+from runtime.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,9 @@ START_TIMEOUT_S: Final = 60.0
 FIRST_LOOK_S: Final = 5.0
 # Between two looks for a server that is not there yet.
 PREPARE_PAUSE_S: Final = 2.0
-_AWAY: Final = frozenset({Reason.VECTOR_DB_UNAVAILABLE, Reason.DEADLINE_EXCEEDED})
+# Before each of the sweeps that follow a call for one: what has just been left behind is too
+# young at first, and a tombstone is for longer.
+SWEEP_PAUSES_S: Final = (0.0, ORPHAN_AGE_S + 60.0, float(TOMBSTONE_AGE_S))
 
 
 class Upkeep:
@@ -35,28 +37,27 @@ class Upkeep:
         collection: str,
         prepare: Callable[[Deadline], Awaitable[None]],
         leftovers: asyncio.Event,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._points = points
         self._collection = collection
         self._prepare = prepare
         self._leftovers = leftovers
+        self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
-        self.prepared = False
+        # Why the store cannot be used yet, for people; None once it is prepared.
+        self.fault: str | None = "The vector store is being opened."
 
     async def start(self) -> None:
-        """Prepares the store; a server that is not there yet is waited for in the background.
+        """Prepares the store; a server that is not fit for use is waited for in the background.
 
         Raises ServiceError when an embedded store cannot be opened.
         """
-        timeout_s = START_TIMEOUT_S if self._points.exclusive else FIRST_LOOK_S
-        try:
-            await self._prepare(Deadline.after(timeout_s))
-            self.prepared = True
-        except ServiceError as error:
-            if self._points.exclusive or error.reason not in _AWAY:
-                raise
-            # A server may come after its clients, or go and come back.
-            log.warning("The vector store is not there yet: %s", error)
+        if self._points.exclusive:
+            await self._prepare(Deadline.after(START_TIMEOUT_S))
+            self.fault = None
+        else:
+            await self._try_to_prepare(FIRST_LOOK_S)
         # The last run may have ended in a crash.
         self._leftovers.set()
         self._task = asyncio.create_task(self._run(), name="store upkeep")
@@ -68,26 +69,39 @@ class Upkeep:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while not self.prepared:
-            await asyncio.sleep(PREPARE_PAUSE_S)
-            try:
-                await self._prepare(Deadline.after(START_TIMEOUT_S))
-                self.prepared = True
-            except ServiceError as error:
-                log.warning("The vector store is not there yet: %s", error)
+        # A server may come after its clients, or be mended while they wait.
+        while self.fault is not None:
+            await self._sleep(PREPARE_PAUSE_S)
+            await self._try_to_prepare(START_TIMEOUT_S)
         while True:
             await self._leftovers.wait()
             self._leftovers.clear()
-            # What has just been left is too young at first.
-            for pause_s in (0.0, ORPHAN_AGE_S + 60.0):
-                await asyncio.sleep(pause_s)
-                await self._sweep()
+            await self._sweep_until_old()
+
+    async def _try_to_prepare(self, timeout_s: float) -> None:
+        try:
+            await self._prepare(Deadline.after(timeout_s))
+        except Exception as error:
+            fault, cause = (
+                (error.message, None) if isinstance(error, ServiceError) else (FAILED, error)
+            )
+            if fault != self.fault:  # said once, not at every look
+                log.warning("The vector store cannot be used yet: %s", fault, exc_info=cause)
+            self.fault = fault
+        else:
+            self.fault = None
+
+    async def _sweep_until_old(self) -> None:
+        for pause_s in SWEEP_PAUSES_S:
+            await self._sleep(pause_s)
+            await self._sweep()
 
     async def _sweep(self) -> None:
         try:
             removed = await sweep(self._points, self._collection)
-        except ServiceError as error:
-            log.warning("The sweep broke off: %s", error)
+        except Exception as error:
+            cause = None if isinstance(error, ServiceError) else error
+            log.warning("The sweep broke off: %s", error, exc_info=cause)
             self._leftovers.set()
             return
         if removed:
