@@ -18,6 +18,8 @@ from gateway.schemas import PATTERNS
 # A body of nothing but faults must not come back many times its size.
 MAX_FAULTS: Final = 100
 MAX_NAME_CHARACTERS: Final = 64
+# A larger body is told its first fault alone: finding all takes ten times as long as decoding.
+MAX_EXPLAINED_BYTES: Final = 1 << 20
 # `$.documents[3].text` at the end of msgspec's messages.
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
 
@@ -39,6 +41,8 @@ class BodyDecoder(Generic[T]):
         try:
             value = self._decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if len(body) > MAX_EXPLAINED_BYTES:
+                raise _first_fault(error) from error
             _explain(body, self._cls, error)
         if faults := _own_faults(value, ""):
             raise invalid(faults)
@@ -59,6 +63,19 @@ def decode_parameters(query_string: bytes, cls: type[T]) -> T:
     except msgspec.ValidationError as error:
         faults = list(islice(_struct_faults(values, cls, "", strict=False), MAX_FAULTS))
         raise invalid(faults or [_fault_of(error, "")]) from error
+
+
+def _first_fault(error: Exception) -> HttpError:
+    """What the fast path found, in its words."""
+    if isinstance(error, msgspec.ValidationError):
+        return invalid([_fault_of(error, "")])
+    if isinstance(error, UnicodeDecodeError):
+        detail = f"Byte {error.start} is not UTF-8."
+    elif isinstance(error, RecursionError):
+        detail = "Objects and arrays are nested too deep."
+    else:
+        detail = f"{error}."
+    return HttpError(HttpReason.MALFORMED_JSON, detail)
 
 
 def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoReturn:

@@ -21,6 +21,7 @@ _REF: Final = "#/components/schemas/{name}"
 _AT_THE_DOOR: Final = (
     HttpReason.UNAUTHORIZED,
     HttpReason.OVERLOADED,
+    Reason.UNAVAILABLE,
     Reason.DRAINING,
     Reason.DEADLINE_EXCEEDED,
     Reason.INTERNAL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +20,7 @@ MAX_METADATA_DEPTH: Final = 5
 # No trailing anchor: Python's $ lets a final newline through, ECMA's does not.
 _NO_CONTROL: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f])"
 _COLLECTION: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?![\s\S])"
+_CONTROL: Final = re.compile(r"[\u0000-\u001f\u007f-\u009f]")
 # What to tell people instead of the regular expression.
 PATTERNS: Final = {
     _NO_CONTROL: "Expected no control characters",
@@ -115,7 +117,10 @@ class DocumentInput(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     metadata: (
         Annotated[
             dict[str, Any],
-            Meta(description="Kept with the document: up to 16 KiB as JSON, 5 levels deep."),
+            Meta(
+                description="Kept with the document: up to 16 KiB as JSON, 5 levels deep, no "
+                "control characters in names."
+            ),
         ]
         | None
     ) = None
@@ -198,19 +203,24 @@ def _text_faults(text: str, path: str) -> Iterator[Fault]:
 
 
 def _metadata_faults(metadata: dict[str, Any], path: str) -> Iterator[Fault]:
-    if (message := _unstorable(metadata, MAX_METADATA_DEPTH)) is not None:
-        yield Fault(path, message)
-    elif (size := len(msgspec.json.encode(metadata))) > MAX_METADATA_BYTES:
+    # The size first: it bounds what is looked through.
+    if (size := len(msgspec.json.encode(metadata))) > MAX_METADATA_BYTES:
         yield Fault(path, f"Expected at most {MAX_METADATA_BYTES} bytes of JSON, got {size}")
+    elif (message := _unstorable(metadata, MAX_METADATA_DEPTH)) is not None:
+        yield Fault(path, message)
 
 
 def _unstorable(value: Any, levels: int) -> str | None:
     """Why a value cannot be kept with a document; `{}` is one level."""
-    if isinstance(value, dict | list):
+    kind = type(value)
+    if kind is dict or kind is list:
         if levels == 0:
             return f"Expected at most {MAX_METADATA_DEPTH} levels"
-        inner = value.values() if isinstance(value, dict) else value
-        return next(filter(None, (_unstorable(item, levels - 1) for item in inner)), None)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        if kind is dict and any(map(_CONTROL.search, value)):
+            return "Expected names without control characters"
+        for item in value.values() if kind is dict else value:
+            if (message := _unstorable(item, levels - 1)) is not None:
+                return message
+    elif kind is int and not -(2**63) <= value < 2**63:
         return "Expected integers of at most 64 bits"
     return None

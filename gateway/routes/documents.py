@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any, Final, Protocol
 
@@ -19,7 +20,7 @@ from gateway.answers import (
     IndexResponse,
 )
 from gateway.decoding import BodyDecoder
-from gateway.exchange import exchange_of
+from gateway.exchange import Exchange, exchange_of
 from gateway.indexing import Indexer, NewDocument
 from gateway.problems import Fault, invalid
 from gateway.routes.common import json_response, no_parameters, parameters, read_json
@@ -29,6 +30,8 @@ from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
 _INDEX: Final = BodyDecoder(IndexRequest)
+# Checking a MiB of documents takes up to 0.1 s (metadata of numbers): more leaves the event loop.
+LARGE_BODY_BYTES: Final = 1 << 20
 # Namespace of the ids of documents that came without one; it never changes.
 _TEXTS: Final = uuid.UUID("6f0d9f2e-58a3-5d0b-9a55-0c4b6c1f7a11")
 
@@ -73,9 +76,11 @@ class DocumentRoutes:
         """Indexes documents; answers when everything is durable."""
         no_parameters(request)
         exchange = exchange_of(request)
-        ask = read_json(exchange, _INDEX)
+        if exchange.body_bytes > LARGE_BODY_BYTES:
+            ask, documents = await asyncio.to_thread(_read_index, exchange)
+        else:
+            ask, documents = _read_index(exchange)
         collection = ask.collection or self._default_collection
-        documents = _new_documents(ask)
         chunking = await self._chunking(ask, collection, exchange.deadline)
         outcome = await self._indexer.index(collection, documents, chunking, exchange.deadline)
         results = [
@@ -151,6 +156,12 @@ class DocumentRoutes:
             message = f"Expected less than `chunk_size`, {overlap} is not below {chunk_size}"
             raise invalid([Fault("overlap", message)])
         return Chunking(chunk_size, overlap)
+
+
+def _read_index(exchange: Exchange) -> tuple[IndexRequest, list[NewDocument]]:
+    """The request and its documents. Raises HttpError for all that is wrong with it."""
+    ask = read_json(exchange, _INDEX)
+    return ask, _new_documents(ask)
 
 
 def _new_documents(ask: IndexRequest) -> list[NewDocument]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.decoding import MAX_FAULTS, BodyDecoder, decode_parameters
+from gateway.decoding import MAX_EXPLAINED_BYTES, MAX_FAULTS, BodyDecoder, decode_parameters
 from gateway.problems import HttpError, HttpReason, encode, problem
 from gateway.schemas import IndexRequest, ListParameters, QueryRequest, SearchRequest
 from gateway.text import normalise
@@ -90,6 +90,74 @@ def test_what_is_not_json_is_said_where(body: bytes, detail: str) -> None:
         DECODERS[QueryRequest].decode(body)
     assert caught.value.reason is HttpReason.MALFORMED_JSON
     assert caught.value.detail == detail
+
+
+_DEEP = b'{"documents": [{"text": "x", "metadata": {"a": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "words"),
+    [
+        (
+            b'{"documents": [{"text": 1}, {"text": 2}, %s]}',
+            "INVALID_ARGUMENT",
+            "[0].text: Expected",
+        ),
+        (b'{"documents": [%s', "MALFORMED_JSON", "truncated"),
+        (b'{"documents": [1;%s', "INVALID_ARGUMENT", "Expected `object`, got `int`"),
+        (b'{"documents": [{"text": "x"};%s', "MALFORMED_JSON", "JSON is malformed"),
+        (b'{"documents": [{"text": "\xff%s"}', "MALFORMED_JSON", "is not UTF-8."),
+        (_DEEP + b"%s", "MALFORMED_JSON", "nested too deep"),
+    ],
+)
+def test_a_large_body_is_told_its_first_fault_alone(
+    body: bytes, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding every fault takes a parse of its own, ten times as long."""
+
+    def parse(*_: Any, **__: Any) -> None:
+        raise AssertionError("parsed a second time")
+
+    monkeypatch.setattr(json, "loads", parse)
+    with pytest.raises(HttpError) as caught:
+        DECODERS[IndexRequest].decode(body % (b" " * MAX_EXPLAINED_BYTES))
+    document, _ = problem(caught.value, "id")
+    assert document.reason == reason
+    assert words in document.detail
+    assert len(document.errors) == (reason == "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"a": "x" * 16_384}, "at most 16384 bytes"),
+        ({"a": [[[[[]]]]]}, "at most 5 levels"),
+        ({"a": [1, {"b": 2**63}]}, "at most 64 bits"),
+        ({"a\nb": 1}, "without control characters"),
+        ({"a": {"b": [{"\0": 1}]}}, "without control characters"),
+    ],
+)
+def test_metadata_that_cannot_be_kept_is_refused(metadata: dict[str, Any], words: str) -> None:
+    body = json.dumps({"documents": [{"text": "x", "metadata": metadata}]}).encode()
+    with pytest.raises(HttpError) as caught:
+        DECODERS[IndexRequest].decode(body)
+    (fault,) = caught.value.errors
+    assert fault.field == "documents[0].metadata"
+    assert words in fault.message
+
+
+def test_metadata_that_can_be_kept_is_taken() -> None:
+    metadata = {"a": [[[{}]]], "b": -(2**63), "c": 2**63 - 1, "d": None, "e f": "a\nb", "g": 0.5}
+    body = json.dumps({"documents": [{"text": "x", "metadata": metadata}]}).encode()
+    assert DECODERS[IndexRequest].decode(body).documents[0].metadata == metadata
+
+
+def test_metadata_is_not_looked_through_before_its_size_is_known() -> None:
+    metadata = {"a": [2**63] * 10_000}
+    body = json.dumps({"documents": [{"text": "x", "metadata": metadata}]}).encode()
+    with pytest.raises(HttpError) as caught:
+        DECODERS[IndexRequest].decode(body)
+    assert "bytes of JSON" in caught.value.detail
 
 
 def test_a_thousand_faults_are_not_a_thousand_lines() -> None:

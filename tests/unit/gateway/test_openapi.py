@@ -12,9 +12,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from starlette.routing import Route
 from support.http import Site
 
+from gateway.admission import Admission
 from gateway.openapi import DOCS_PAGE, OPERATIONS, docs_page, openapi_document
-from gateway.problems import PROBLEMS, encode
-from runtime.errors import Reason
+from gateway.problems import PROBLEMS, HttpError, encode
+from runtime.errors import Reason, ServiceError
 
 QUERY = {"query": "why?"}
 
@@ -55,6 +56,25 @@ def test_every_reason_that_routes_give_is_documented() -> None:
         # Before there is a request to have a route.
         *(reason for reason in PROBLEMS if reason in ("MALFORMED_REQUEST", "HEAD_TOO_LARGE")),
     }
+
+
+def refusal(admission: Admission) -> str:
+    with pytest.raises((HttpError, ServiceError)) as caught, admission:
+        pass
+    return str(caught.value.reason)
+
+
+def test_what_the_door_answers_is_told_of_every_route() -> None:
+    full, closed = Admission(0), Admission(1)
+    full.open()
+    closed.close()
+    refusals = {refusal(Admission(1)), refusal(full), refusal(closed), "UNAUTHORIZED"}
+    assert len(refusals) == 4
+    document = openapi_document("1", keyed=True)
+    for one in OPERATIONS:
+        answers = document["paths"][one.path][one.method]["responses"]
+        words = " ".join(answer["description"] for answer in answers.values())
+        assert one.is_open or all(f"`{reason}`" in words for reason in refusals), one.path
 
 
 @pytest.mark.parametrize(
