@@ -35,15 +35,16 @@ def main() -> None:
     print(
         f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; "
         f"Python {here['python']}; commit {here['commit']}; "
-        f"load average {here['load_average'][0]:.1f} before the start",
+        f"load average {here['load_average_before'][0]:.1f} before the start",
         flush=True,
     )
     for name in arguments.measurements or MEASUREMENTS:
         print(f"\n## {name}\n", flush=True)
+        before = machine()
         started_s = time.monotonic()
         module = cast(Measurement, importlib.import_module(f"bench.{MEASUREMENTS[name]}"))
         report = module.run(options)
-        path = save(name, report)
+        path = save(name, report, before)
         print(report.text())
         print(f"\nTook {time.monotonic() - started_s:.0f} s; figures in {path}.", flush=True)
 

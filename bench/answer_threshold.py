@@ -53,7 +53,7 @@ from encoders.embedding import EmbeddingModel, load_embedding_model
 from generator_worker.engines.base import Passage
 from generator_worker.engines.extractive import read_sentences
 from generator_worker.selection import Vectors, choose, relevance
-from generator_worker.sentences import split_sentences, words
+from generator_worker.sentences import words
 
 SEED: Final = 7
 TOP_K: Final = 5
@@ -75,15 +75,29 @@ class Asked:
     answers: tuple[str, ...] = ()
 
 
+class SentenceVectors:
+    """The vector of any sentence, embedded once."""
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        self._model = model
+        self._known: dict[str, Vectors] = {}
+
+    def of(self, sentences: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [n, d]."""
+        missing = sorted(set(sentences) - self._known.keys())
+        if missing:
+            self._known.update(zip(missing, unit(self._model.encode(missing)), strict=True))
+        return np.stack([self._known[sentence] for sentence in sentences])
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """Passages, the article or chapter of each, and their vectors."""
+    """Passages, the article or chapter of each, and their vectors, float32 [n, d]."""
 
     texts: list[str]
     homes: npt.NDArray[np.str_]
     vectors: Vectors
-    # Vectors of every distinct sentence of the passages.
-    sentences: dict[str, Vectors]
+    sentences: SentenceVectors
 
 
 @dataclass(frozen=True)
@@ -130,12 +144,10 @@ def rust(data: Path) -> tuple[list[tuple[str, str]], list[Asked]]:
 
 
 def open_corpus(model: EmbeddingModel, passages: Sequence[tuple[str, str]]) -> Corpus:
-    """Embeds passages and sentences."""
+    """Embeds the passages; a sentence is embedded when it is first read."""
     texts = [text for _, text in passages]
-    sentences = sorted({sentence for text in texts for sentence in split_sentences(text)})
-    vectors = dict(zip(sentences, unit(model.encode(sentences)), strict=True))
     homes = np.array([home for home, _ in passages])
-    return Corpus(texts, homes, unit(model.encode(texts)), vectors)
+    return Corpus(texts, homes, unit(model.encode(texts)), SentenceVectors(model))
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -170,7 +182,7 @@ def select(
     sentences = read_sentences([Passage(text) for text in texts])
     if not sentences:
         return NO_SENTENCE, ""
-    vectors = np.stack([corpus.sentences[sentence.text] for sentence in sentences])
+    vectors = corpus.sentences.of([sentence.text for sentence in sentences])
     scores = relevance(asked.text, vector, sentences, vectors)
     chosen = choose(sentences, scores, vectors, most=4, threshold=-2)
     return chosen.best_score, " ".join(sentence.text for sentence in chosen.sentences)

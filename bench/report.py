@@ -86,13 +86,16 @@ def number(value: float) -> str:
     return f"{round(value, 2 - _exponent(value)):,.{digits}f}"
 
 
-def save(name: str, report: Report) -> Path:
-    """Writes the report and where it was made to `bench/results/<name>.json`, tables to `.md`."""
+def save(name: str, report: Report, where: dict[str, Any]) -> Path:
+    """Writes `bench/results/<name>.json`, and the tables beside it as `.md`.
+
+    where: what `machine()` gave before the run.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {
         "measurement": name,
-        "machine": machine(),
+        "machine": where,
         "figures": report.figures,
         "targets": [asdict(target) | {"met": target.met} for target in report.targets],
     }
@@ -112,7 +115,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
-        "load_average": os.getloadavg(),
+        "load_average_before": os.getloadavg(),
     }
 
 

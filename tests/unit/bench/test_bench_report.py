@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import report
-from bench.report import Report, Table, Target, number, save
+from bench.report import Report, Table, Target, machine, number, save
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,9 @@ def test_results_are_saved_with_where_they_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
-    path = save("speed", Report({"p50_ms": 1.5}, [], [Target("p50", 1.5, 1, at_most=True)]))
+    path = save(
+        "speed", Report({"p50_ms": 1.5}, [], [Target("p50", 1.5, 1, at_most=True)]), machine()
+    )
     saved = json.loads(path.read_text())
     assert "MISSED: p50 is 1.50" in path.with_suffix(".md").read_text()
     assert saved["figures"] == {"p50_ms": 1.5}

@@ -1,0 +1,68 @@
+"""`python -m bench.publish`: puts the tables of the last runs into docs/, between their marks.
+
+A mark is `<!-- bench:<measurement> -->`, and what follows up to `<!-- /bench:<measurement> -->`
+is replaced: no figure in the documents was copied by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from bench.datasets import ROOT
+from bench.report import RESULTS
+
+DOCUMENTS: Final = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "quality.md")
+
+
+def main() -> None:
+    """Rewrites the documents for which there are results."""
+    for path in DOCUMENTS:
+        path.write_text(published(path.read_text(), RESULTS))
+
+
+def published(document: str, results: Path) -> str:
+    """The document with the tables of every measurement that has results."""
+    for name in re.findall(r"<!-- bench:(\S+) -->", document):
+        table, figures = results / f"{name}.md", results / f"{name}.json"
+        if not table.exists() or not figures.exists():
+            continue
+        block = f"{provenance(json.loads(figures.read_text())['machine'])}\n\n{table.read_text()}"
+        document = replaced(document, name, block)
+    return document
+
+
+def replaced(document: str, name: str, block: str) -> str:
+    """The document with `block` between the marks of `name`."""
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    before, _, rest = document.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{begin} has no {end}")
+    return f"{before}{begin}\n{fenced_targets(block.strip())}\n{end}{after}"
+
+
+def fenced_targets(block: str) -> str:
+    """The lines of targets in a code block: Markdown would join them to one paragraph."""
+    lines = block.splitlines()
+    targets = [line for line in lines if re.match(r" *(met|MISSED): ", line)]
+    if not targets:
+        return block
+    rest = "\n".join(line for line in lines if line not in targets).rstrip()
+    return "\n".join((rest, "", "```", *targets, "```"))
+
+
+def provenance(machine: dict[str, Any]) -> str:
+    """Where and on what a run was made, in one line."""
+    return (
+        f"Run of {machine['time'][:10]} on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']} GiB, Python {machine['python']}, commit "
+        f"`{machine['commit']}`; load average before the run "
+        f"{machine['load_average_before'][0]:.1f}."
+    )
+
+
+if __name__ == "__main__":
+    main()
