@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -38,19 +36,13 @@ from gateway.routes.service import ServiceRoutes
 from gateway.search.search import Search, open_search
 from gateway.settings import GatewaySettings
 from runtime.channel import open_channel
-from runtime.errors import Reason, ServiceError
 from runtime.metrics import new_registry
 from runtime.telemetry import open_tracing
-
-log: Final = logging.getLogger(__name__)
-
 
 # Where no documents are sent: the longest question, every character escaped, takes 100 KiB.
 SMALL_BODY_BYTES: Final = 1 << 20
 # The bodies being served hold at most this many times MAX_BODY_BYTES: 256 MiB by default.
 BODIES_TOGETHER: Final = 8
-# How long to wait for a Qdrant server that is not up yet, before it is asked again.
-STORE_RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +53,13 @@ class Gateway:
     admission: Admission
     health: Health
     search: Search
-    waits_for_store: bool
 
     async def run(self) -> None:
         """Opens the store, lets requests in, and keeps the picture of health until cancelled.
 
-        A Qdrant server may come up later than the gateway; a folder that cannot be opened
-        will not get better by waiting, and is raised.
+        Raises what `Search.start` does; a server that is not there yet it waits for by itself.
         """
-        while True:
-            try:
-                await self.search.start()
-                break
-            except ServiceError as error:
-                if not self.waits_for_store or error.reason is not Reason.VECTOR_DB_UNAVAILABLE:
-                    raise
-                log.warning("waiting for the vector store: %s", error.message)
-                await asyncio.sleep(STORE_RETRY_S)
+        await self.search.start()
         self.admission.open()
         await self.health.watch()
 
@@ -156,8 +138,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
                 log_queries=settings.log_queries,
             ),
         )
-        waits_for_store = settings.qdrant_url is not None
-        yield Gateway(front, admission, health, search, waits_for_store)
+        yield Gateway(front, admission, health, search)
 
 
 def _policy(settings: GatewaySettings) -> Policy:

@@ -85,6 +85,7 @@ class Health:
         self._up["cache"] = ping_cache is None
         self._seen: set[str] = set()
         self._mismatch: str | None = None
+        self._unforeseen: dict[str, str] = {}
         self._draining = False
         self._started_s = time.monotonic()
         self.became_ready = asyncio.Event()
@@ -152,18 +153,33 @@ class Health:
         if self._up["embedder"] and self._up["vector_db"] and self._mismatch is None:
             self.became_ready.set()
 
+    async def _says_yes(self, name: str, asking: Awaitable[bool]) -> bool:
+        """What a dependency says of itself; no failure to say it may end the watch."""
+        try:
+            yes = await asking
+        except ServiceError:
+            return False
+        except Exception as error:
+            # Asked up to ten times a second: the same once is enough.
+            if self._unforeseen.get(name) != repr(error):
+                self._unforeseen[name] = repr(error)
+                log.exception("asking %s failed", name)
+            return False
+        self._unforeseen.pop(name, None)
+        return yes
+
     async def _watch_store(self) -> None:
+        async def ping() -> bool:
+            await self._store.ping()
+            return True
+
         while True:
-            try:
-                await self._store.ping()
-                self._set("vector_db", True)
-            except ServiceError:
-                self._set("vector_db", False)
+            self._set("vector_db", await self._says_yes("vector_db", ping()))
             await asyncio.sleep(self._probe_interval_s)
 
     async def _watch_cache(self, ping: Callable[[], Awaitable[bool]]) -> None:
         while True:
-            self._set("cache", await ping())
+            self._set("cache", await self._says_yes("cache", ping()))
             await asyncio.sleep(self._probe_interval_s)
 
     async def _watch_worker(self, name: str, worker: Worker) -> None:
@@ -178,15 +194,13 @@ class Health:
             else:
                 if not was_connected:
                     worker.client.forget_model()
-                self._set(name, await self._knows_model(name, worker.client))
+                asking = self._knows_model(name, worker.client)
+                self._set(name, await self._says_yes(name, asking))
             await asyncio.sleep(LOOK_S)
 
     async def _knows_model(self, name: str, client: Modelled) -> bool:
         """Whether the worker tells its model; remembered by the client, so asked once."""
-        try:
-            model = await client.model(Deadline.after(ASK_MODEL_S))
-        except ServiceError:
-            return False
+        model = await client.model(Deadline.after(ASK_MODEL_S))
         if name == "embedder":
             self._mismatch = self._mismatch_with(model)
         return True

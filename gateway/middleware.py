@@ -24,7 +24,6 @@ from gateway.exchange import CALLER_LEFT, Exchange, attach, request_id
 from gateway.metrics import GatewayMetrics
 from gateway.problems import Fault, HttpError, HttpReason, invalid
 from runtime.deadline import Deadline, expired
-from runtime.errors import Reason, ServiceError
 from runtime.telemetry import Span, Tracing
 
 # Never refused, never keyed: probes and scrapes must not fail because the gateway is busy.
@@ -247,14 +246,14 @@ def _shortened(exchange: Exchange) -> Deadline:
 
 
 def _of_router(error: HTTPException, exchange: Exchange) -> Exception:
-    """Starlette's own errors as ours: 405 is the only one it is left to raise."""
+    """Starlette's own 405 as ours; it is left no other to raise, and that would be a bug."""
     if error.status_code == 405:
         return HttpError(
             HttpReason.METHOD_NOT_ALLOWED,
             f"{exchange.path} does not take {exchange.method}.",
             headers=dict(error.headers or {}),
         )
-    return ServiceError(Reason.INTERNAL, "The gateway failed inside; the log holds the cause.")
+    return error
 
 
 def _forgive_cancellation() -> None:

@@ -259,6 +259,16 @@ async def test_a_data_folder_taken_is_one_line_with_the_cure(tmp_path: Path) -> 
     assert error.startswith("DATA_DIR: ")
 
 
+async def test_a_data_folder_that_cannot_be_made_is_one_line_with_the_cure(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    async with spawned(DATA_DIR=str(file)) as gateway:
+        code, error = await complains(gateway)
+    assert code == EXIT_RESOURCE_TAKEN
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("DATA_DIR: ")
+
+
 async def test_all_faults_of_the_settings_are_told_at_once() -> None:
     bad = {
         "SERVER_PORT": "http",
@@ -273,7 +283,9 @@ async def test_all_faults_of_the_settings_are_told_at_once() -> None:
     assert {line.partition(":")[0] for line in error.strip().splitlines()} == set(bad)
 
 
-async def test_a_qdrant_server_that_comes_later_is_waited_for(unused_tcp_port: int) -> None:
+async def test_without_its_qdrant_server_the_gateway_lives_and_is_not_ready(
+    unused_tcp_port: int,
+) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     async with spawned(QDRANT_URL=url, QDRANT_GRPC_PORT="0") as gateway:
         gateway.port = (await gateway.until("listening"))["http_port"]
@@ -282,5 +294,6 @@ async def test_a_qdrant_server_that_comes_later_is_waited_for(unused_tcp_port: i
             assert (await client.get("/health/ready")).status_code == 503
             refused = await post(client, "/search", QUERY)
             assert refused.status_code == 503
+            assert gateway.process.returncode is None
         gateway.process.send_signal(signal.SIGINT)
         assert await gateway.ended() == 0

@@ -120,6 +120,41 @@ async def test_redis_down_is_the_cache_down_and_no_more(registry: CollectorRegis
         assert health.report().status == "degraded"
 
 
+async def test_what_nobody_foresaw_does_not_end_the_watch(
+    registry: CollectorRegistry,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = FakeStore()
+    asked = {"store": 0, "cache": 0}
+    fault: list[Exception] = [RuntimeError("odd")]
+
+    async def ping_store() -> None:
+        asked["store"] += 1
+        if fault:
+            raise fault[0]
+
+    async def ping_cache() -> bool:
+        asked["cache"] += 1
+        if fault:
+            raise fault[0]
+        return True
+
+    monkeypatch.setattr(store, "ping", ping_store)
+    async with watching(store, registry, ping_cache=ping_cache) as (health, _, _):
+        await until(lambda: min(asked.values()) >= 3)
+        components = health.report().components
+        assert (components.vector_db, components.cache) == ("down", "down")
+        fault.clear()
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+        await until(lambda: health.report().components.cache == "up")
+    told = [one for one in caplog.records if one.exc_info]
+    assert sorted(one.getMessage() for one in told) == [
+        "asking cache failed",
+        "asking vector_db failed",
+    ]
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics"])
 async def test_probes_ask_nobody(path: str) -> None:
     site = Site()

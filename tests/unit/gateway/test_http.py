@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
 from support.http import Site
 
 from gateway.metrics import GatewayMetrics
@@ -18,7 +19,7 @@ from gateway.problems import PROBLEMS, problem
 from gateway.routes import documents
 from gateway.search.types import Chunking
 from runtime.answers import NO_ANSWER
-from runtime.errors import Reason, ServiceError
+from runtime.errors import INTERNAL_MESSAGE, Reason, ServiceError
 
 QUERY = {"query": "why?"}
 
@@ -304,6 +305,17 @@ async def test_what_nobody_foresaw_is_500_without_a_word_of_the_cause(
     check_problem(response, 500, "INTERNAL")
     assert "secret" not in response.text
     assert "RuntimeError: /secret/path" in caplog.text
+
+
+async def test_an_error_of_the_framework_that_nobody_foresaw_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site()
+    site.store.error = HTTPException(418, "secret")
+    async with site.client() as client:
+        response = await client.post("/search", json=QUERY)
+    assert check_problem(response, 500, "INTERNAL")["detail"] == INTERNAL_MESSAGE
+    assert "418: secret" in caplog.text
 
 
 def test_retry_after_is_whole_seconds_and_never_none() -> None:
