@@ -83,7 +83,7 @@ class Server:
         give_up_s = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
-                engine = Engine(Path(call.path), call.config)
+                engine = Engine(Path(call.path), call.config, create=call.create)
             except Locked:
                 if time.monotonic() > give_up_s:
                     self._reply(request.id, "locked")
@@ -113,7 +113,10 @@ class Server:
         idle = not self._pending() and not self._log_bytes
         if not self._readable(None if idle else 0):
             return True
-        data = self._connection.recv(RECEIVE_BYTES)
+        try:
+            data = self._connection.recv(RECEIVE_BYTES)
+        except ConnectionError:  # the gateway died before it had read every reply
+            data = b""
         for body in self._unframer.feed(data):
             request = self._decode(body)
             if isinstance(request.call, wire.Write):
@@ -159,7 +162,7 @@ class Server:
                     batch.append(self._applied.get_nowait())
             try:
                 engine.sync()
-            except OSError:
+            except Exception:
                 # What a failed sync left on disk is unknown: load it afresh.
                 traceback.print_exc()
                 os._exit(1)
@@ -189,8 +192,6 @@ def _answer(engine: Engine, call: wire.Call) -> Any:
             return engine.retrieve(call)
         case wire.Scroll():
             return engine.scroll(call)
-        case wire.Count():
-            return engine.count(call)
         case wire.Ping():
             return None
         case wire.Open():
@@ -201,7 +202,9 @@ def _answer(engine: Engine, call: wire.Call) -> Any:
 
 def main() -> None:
     """Serves the inherited socket whose number is the only argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever stops a whole group of processes means the gateway, which drains first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     Server(socket.socket(fileno=int(sys.argv[1]))).run()
 
 

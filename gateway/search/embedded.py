@@ -10,14 +10,16 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gateway.search import wire
-from gateway.search.points import FolderInUse, no_collection
+from gateway.search.points import FolderInUse, no_collection, unavailable
 from gateway.search.process import Locked, StoreProcess
 from runtime.deadline import Deadline
+from runtime.supervision import ResourceTaken
 
 POINTER_NAME: Final = "current.json"
 # Points of one write: about 10 ms of the engine, which is what a search may have to wait.
@@ -55,8 +57,16 @@ class EmbeddedPoints:
         return any(process.broken for process in self._processes.values())
 
     async def start(self) -> None:
-        """Makes the folder. Raises OSError when that is impossible."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        """Makes the folder. Raises ResourceTaken when nothing can be written there."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._root):
+                pass
+        except OSError as error:
+            raise ResourceTaken(
+                f"DATA_DIR: the data folder cannot be written ({error.strerror}); "
+                "set another folder, or make this one writable."
+            ) from error
 
     async def aclose(self) -> None:
         """Has every process flush and leave."""
@@ -68,21 +78,18 @@ class EmbeddedPoints:
         for process in self._processes.values():
             await process.call(wire.Ping(), type(None), deadline)
 
-    async def exists(self, collection: str, deadline: Deadline) -> bool:
-        """Whether the collection's pointer is there."""
-        return collection in self._processes or self._pointer_path(collection).exists()
-
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
         """Makes the first generation; one that exists gets missing indexes."""
         pointer_path = self._pointer_path(collection)
         pointer = Pointer(1, None, config)
-        if pointer_path.exists():
+        is_new = not pointer_path.exists()
+        if not is_new:
             known = _read_pointer(pointer_path)
             indexes = known.config.indexes | config.indexes
             config = msgspec.structs.replace(known.config, indexes=indexes)
             pointer = msgspec.structs.replace(known, config=config)
         # The generation first: a pointer never names what is not there.
-        await self._open(collection, pointer)
+        await self._open(collection, pointer, create=is_new)
         _write_pointer(pointer_path, pointer)
 
     async def upsert(
@@ -157,11 +164,6 @@ class EmbeddedPoints:
             if start_id is None or len(points) >= limit:
                 return wire.Slice(points, start_id)
 
-    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
-        """How many points are selected, exactly."""
-        process = await self._process(collection)
-        return await process.call(wire.Count(selection), int, deadline)
-
     async def _write(self, process: StoreProcess, call: wire.Write, deadline: Deadline) -> None:
         async with self._writing:
             await process.call(call, type(None), deadline)
@@ -173,15 +175,21 @@ class EmbeddedPoints:
         path = self._pointer_path(collection)
         if not path.exists():
             raise no_collection(collection)
-        return await self._open(collection, _read_pointer(path))
+        return await self._open(collection, _read_pointer(path), create=False)
 
-    async def _open(self, collection: str, pointer: Pointer) -> StoreProcess:
+    async def _open(self, collection: str, pointer: Pointer, *, create: bool) -> StoreProcess:
         async with self._opening:
             if collection not in self._processes:
                 directory = self._root / collection / str(pointer.live)
+                if not create and not directory.exists():
+                    raise unavailable(
+                        f"DATA_DIR: the files of the collection '{collection}' are missing "
+                        f"(generation {pointer.live}). Restore them, or delete its folder "
+                        "to begin afresh."
+                    )
                 process = StoreProcess(directory, pointer.config)
                 try:
-                    await process.start()
+                    await process.start(create=create)
                 except Locked:
                     raise FolderInUse from None
                 self._processes[collection] = process
@@ -203,8 +211,10 @@ def _write_pointer(path: Path, pointer: Pointer) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    # Its folder and those above, up to DATA_DIR, which may be as new as the pointer is.
+    for folder in path.parents[:3]:
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

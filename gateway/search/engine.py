@@ -37,9 +37,11 @@ class Locked(Exception):
 class Engine:
     """The calls of `wire`, run on an `EdgeShard`. Raises the engine's bare `Exception`s."""
 
-    def __init__(self, path: Path, config: wire.Config) -> None:
+    def __init__(self, path: Path, config: wire.Config, *, create: bool) -> None:
         self._lock = _hold(path)
-        self._shard = _load(path, config)
+        if create and not path.exists():
+            _create(path, config)
+        self._shard = edge.EdgeShard.load(str(path))
         self._log_dir = path / "wal"
         self._encoder = Encoder(
             k1=config.k1,
@@ -225,10 +227,6 @@ class Engine:
             [_stored(record) for record in records], None if next_id is None else str(next_id)
         )
 
-    def count(self, call: wire.Count) -> int:
-        """How many points are selected."""
-        return int(self._shard.count(edge.CountRequest(exact=True, filter=_filter(call.selection))))
-
 
 def _hold(path: Path) -> int:
     """Locks the directory for the life of this process; returns the lock's descriptor.
@@ -244,12 +242,6 @@ def _hold(path: Path) -> int:
         os.close(descriptor)
         raise Locked from error
     return descriptor
-
-
-def _load(path: Path, config: wire.Config) -> edge.EdgeShard:
-    if not path.exists():
-        _create(path, config)
-    return edge.EdgeShard.load(str(path))
 
 
 def _create(path: Path, config: wire.Config) -> None:

@@ -37,7 +37,7 @@ class Points(Protocol):
         ...
 
     async def start(self) -> None:
-        """Connects; an embedded store whose directory is in use raises at once."""
+        """Connects. An embedded store raises ResourceTaken for a folder that cannot be written."""
         ...
 
     async def aclose(self) -> None:
@@ -46,10 +46,6 @@ class Points(Protocol):
 
     async def ping(self, deadline: Deadline) -> None:
         """Returns when the store answers."""
-        ...
-
-    async def exists(self, collection: str, deadline: Deadline) -> bool:
-        """Whether there is such a collection."""
         ...
 
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
@@ -108,10 +104,6 @@ class Points(Protocol):
         fields: Sequence[str] | None = None,
     ) -> wire.Slice:
         """Points in the order of their ids, from `start_id` on."""
-        ...
-
-    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
-        """How many points are selected, exactly."""
         ...
 
 

@@ -63,12 +63,13 @@ class StoreProcess:
         """The child's process id; None while there is none."""
         return None if self._connection is None else self._connection.process.pid
 
-    async def start(self) -> None:
+    async def start(self, *, create: bool) -> None:
         """Returns once the child has the generation open; from then on it is kept alive.
 
+        create: makes the generation if it is absent; a child started again never does.
         Raises Locked, or ServiceError VECTOR_DB_UNAVAILABLE.
         """
-        self._connection = await _connect(self._open)
+        self._connection = await _connect(msgspec.structs.replace(self._open, create=create))
         self._keeping = asyncio.create_task(self._keep(), name="store process")
 
     async def aclose(self) -> None:

@@ -75,8 +75,8 @@ class Search:
     async def start(self) -> None:
         """Opens the store and makes the default collection.
 
-        Raises ServiceError when the store cannot be opened; `FolderInUse` (one of them)
-        when another process holds the embedded one.
+        Raises ServiceError when the embedded store cannot be opened, `FolderInUse` (one of
+        them) when another process holds it, ResourceTaken when its folder cannot be written.
         """
         await self._points.start()
         await self._upkeep.start()

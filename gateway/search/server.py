@@ -73,10 +73,6 @@ class ServerPoints:
         """Returns when the server answers."""
         await self._aliases(deadline)
 
-    async def exists(self, collection: str, deadline: Deadline) -> bool:
-        """Whether the collection's alias is there."""
-        return collection in await self._aliases(deadline)
-
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
         """Makes the first generation with its indexes; one that exists gets missing indexes."""
         aliases = await self._aliases(deadline)
@@ -281,14 +277,6 @@ class ServerPoints:
         return wire.Slice(
             [stored(record) for record in found], None if next_id is None else str(next_id)
         )
-
-    async def count(self, collection: str, selection: wire.Selection, deadline: Deadline) -> int:
-        """How many points are selected, exactly."""
-        async with call(collection, deadline) as timeout_s:
-            answer = await self._client.count(
-                collection, count_filter=filter_of(selection), exact=True, timeout=timeout_s
-            )
-        return answer.count
 
     async def _aliases(self, deadline: Deadline) -> dict[str, str]:
         """Collection → its live generation."""

@@ -104,10 +104,11 @@ class Config(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
-    """Loads the generation at `path`, or makes it. The first call, and only once."""
+    """Loads the generation at `path`; `create` makes it if absent. The first call, once."""
 
     path: str
     config: Config
+    create: bool = False
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
@@ -173,13 +174,7 @@ class Scroll(msgspec.Struct, frozen=True, array_like=True, tag="scroll"):
     fields: list[str] | None = None
 
 
-class Count(msgspec.Struct, frozen=True, array_like=True, tag="count"):
-    """How many points are selected, exactly."""
-
-    selection: Selection
-
-
-Read = Ping | Query | Retrieve | Scroll | Count
+Read = Ping | Query | Retrieve | Scroll
 Write = Upsert | Swap | SetPayload | Delete
 Call = Open | Read | Write
 
@@ -189,7 +184,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     expires_at_s: float
-    call: Open | Ping | Upsert | Swap | SetPayload | Delete | Query | Retrieve | Scroll | Count
+    call: Open | Ping | Upsert | Swap | SetPayload | Delete | Query | Retrieve | Scroll
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):

@@ -111,6 +111,13 @@ def version(document_id: str, *texts: str, **metadata: Any) -> NewVersion:
     return NewVersion(document_id, whole, metadata, text_sha256(whole), Chunking(512, 50), chunks)
 
 
+async def count(points: Points, collection: str, *must: wire.Condition) -> int:
+    """How many points meet the conditions; they must fit a page."""
+    part = await points.scroll(collection, wire.Selection(must), 1000, soon(), fields=["kind"])
+    assert part.next_id is None
+    return len(part.points)
+
+
 def process_of(search: Search) -> StoreProcess:
     """The process of the embedded store's default collection."""
     points = search._points

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.store import DIMENSION, soon, vector_of
+from support.store import DIMENSION, count, soon, vector_of
 
 from gateway.search import ids, wire
 from gateway.search.points import Points
@@ -57,13 +57,11 @@ def question(
     return wire.Query(vector, words, selection or wire.Selection(), limit, 50, 10)
 
 
-async def test_create_is_idempotent_and_exists_tells(store: Store) -> None:
+async def test_create_is_idempotent(store: Store) -> None:
     points, collection = store
-    assert not await points.exists(collection, soon())
     await points.create(collection, CONFIG, soon())
     await points.swap(collection, record("a", "1"), None, soon())
     await points.create(collection, CONFIG, soon())
-    assert await points.exists(collection, soon())
     assert len(await points.retrieve(collection, [ids.record_id("a")], soon())) == 1
     await points.ping(soon())
 
@@ -159,18 +157,18 @@ async def test_a_page_is_as_long_as_was_asked(made: Store) -> None:
     assert seen == sorted(ids.record_id(f"d{at}") for at in range(150))
 
 
-async def test_count_and_delete_by_ids_and_by_condition(made: Store) -> None:
+async def test_delete_by_ids_and_by_condition(made: Store) -> None:
     points, collection = made
     await points.upsert(collection, [record(f"d{at}", "1", at) for at in range(6)], soon())
-    everything = wire.Selection((wire.Match("kind", "record"),))
-    assert await points.count(collection, everything, soon()) == 6
+    records = wire.Match("kind", "record")
+    assert await count(points, collection, records) == 6
     await points.delete(collection, wire.Selection(ids=(ids.record_id("d0"),)), soon())
-    assert await points.count(collection, everything, soon()) == 5
+    assert await count(points, collection, records) == 5
     both = tuple(ids.record_id(name) for name in ("d1", "d2"))
     await points.delete(collection, wire.Selection((wire.Match("seq", 2),), ids=both), soon())
-    assert await points.count(collection, everything, soon()) == 4
+    assert await count(points, collection, records) == 4
     await points.delete(collection, wire.Selection((wire.Between("seq", 4, 5),)), soon())
-    left = await points.scroll(collection, everything, 10, soon())
+    left = await points.scroll(collection, wire.Selection((records,)), 10, soon())
     assert {point.payload["document_id"] for point in left.points} == {"d1", "d3"}
 
 
@@ -266,7 +264,7 @@ async def test_filters_run_inside_the_search(made: Store) -> None:
 async def test_an_unknown_collection_is_named(store: Store) -> None:
     points, _ = store
     for call in (
-        points.count("nothere", wire.Selection(), soon()),
+        points.scroll("nothere", wire.Selection(), 10, soon()),
         points.retrieve("nothere", [ids.STAMP_ID], soon()),
         points.query("nothere", question(like="x"), soon()),
         points.upsert("nothere", [record("a", "1")], soon()),
@@ -280,5 +278,5 @@ async def test_an_unknown_collection_is_named(store: Store) -> None:
 async def test_a_deadline_that_has_passed_is_told(made: Store) -> None:
     points, collection = made
     with pytest.raises(ServiceError) as caught:
-        await points.count(collection, wire.Selection(), Deadline.after(-1))
+        await points.scroll(collection, wire.Selection(), 10, Deadline.after(-1))
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED

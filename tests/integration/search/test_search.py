@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.store import DIMENSION, a_plan, soon, vector_of, version
+from support.store import DIMENSION, a_plan, count, soon, vector_of, version
 
 from gateway.search import ids, wire
 from gateway.search.points import Points
@@ -46,7 +46,7 @@ async def ids_found(
 
 async def kinds(points: Points, collection: str) -> dict[str, int]:
     return {
-        kind: await points.count(collection, wire.Selection((wire.Match("kind", kind),)), soon())
+        kind: await count(points, collection, wire.Match("kind", kind))
         for kind in ("record", "tombstone", "source", "chunk")
     }
 

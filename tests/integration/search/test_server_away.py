@@ -71,7 +71,6 @@ def every_call(points: ServerPoints) -> list[Coroutine[Any, Any, Any]]:
         points.query("x", wire.Query(None, "some words", both, 5, 50, 10), soon()),
         points.retrieve("x", [POINT.id], soon(), fields=["a"], vectors=True),
         points.scroll("x", both, 5, soon(), start_id=POINT.id, fields=["a"]),
-        points.count("x", both, soon()),
     ]
 
 
@@ -88,7 +87,6 @@ async def test_every_call_fails_as_unavailable(closed_port: int, rest: bool) -> 
     points = points_on(closed_port, rest=rest)
     more = [
         points.ping(soon()),
-        points.exists("x", soon()),
         points.create("x", CONFIG, soon()),
     ]
     for call in (*every_call(points), *more):
