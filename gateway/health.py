@@ -23,6 +23,16 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 0.1
 ASK_MODEL_S: Final = 5.0
 
+# What a question has to do without while a part is down.
+_WITHOUT: Final = {
+    "vector_db": "The vector store cannot be reached: documents and questions are refused.",
+    "cache": "Redis cannot be reached: vectors are kept in memory alone.",
+    "embedder": "The embedder cannot be reached: questions are answered by their words alone, "
+    "and nothing can be indexed.",
+    "reranker": "The reranker cannot be reached: passages stay in the order of retrieval.",
+    "generator": "The generator cannot be reached: /search works, /query does not.",
+}
+
 
 class Store(Protocol):
     """The part of the store that can be asked how it is."""
@@ -117,7 +127,7 @@ class Health:
         return HealthResponse(
             status=status,
             components=Components(**state),
-            notes=self._notes(),
+            notes=[*self._notes(), *(note for name, note in _WITHOUT.items() if not up[name])],
             uptime_seconds=round(time.monotonic() - self._started_s, 3),
             version=self._version,
         )
@@ -202,7 +212,10 @@ class Health:
         """Whether the worker tells its model; remembered by the client, so asked once."""
         model = await client.model(Deadline.after(ASK_MODEL_S))
         if name == "embedder":
-            self._mismatch = self._mismatch_with(model)
+            mismatch = self._mismatch_with(model)
+            if mismatch is not None and mismatch != self._mismatch:
+                log.error(mismatch)
+            self._mismatch = mismatch
         return True
 
     def _mismatch_with(self, model: ModelIdentity) -> str | None:

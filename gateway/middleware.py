@@ -28,6 +28,9 @@ from runtime.telemetry import Span, Tracing
 
 # Never refused, never keyed: probes and scrapes must not fail because the gateway is busy.
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+# Never keyed: a browser cannot send the key before the page that asks for it is there. They
+# describe the API and hold nothing else.
+UNKEYED_PATHS: Final = frozenset({"/", "/docs", "/openapi.json"})
 # Most requests are over by then; watching for the caller's departure costs a task.
 WATCH_AFTER_S: Final = 0.05
 LOGGED_QUERY_CHARACTERS: Final = 200
@@ -119,7 +122,8 @@ class Front:
     async def _serve(
         self, exchange: Exchange, scope: Scope, receive: Receive, respond: Send
     ) -> None:
-        self._keys.check(exchange.headers)
+        if exchange.path not in UNKEYED_PATHS:
+            self._keys.check(exchange.headers)
         exchange.deadline = _shortened(exchange)
         body_bytes = self._limits.bodies_bytes.get(exchange.path, self._limits.body_bytes)
         with self._admission:

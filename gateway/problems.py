@@ -53,7 +53,6 @@ PROBLEMS: Final[dict[Reason | HttpReason, tuple[int, str]]] = {
     Reason.INTERNAL: (500, "The gateway failed inside"),
     Reason.DOCUMENT_NOT_FOUND: (404, "No such document"),
     Reason.COLLECTION_NOT_FOUND: (404, "No such collection"),
-    Reason.JOB_NOT_FOUND: (404, "No such job"),
     Reason.VECTOR_DB_UNAVAILABLE: (503, "The vector store cannot be reached"),
     Reason.EMBEDDER_UNAVAILABLE: (503, "The embedder cannot be reached"),
     Reason.RERANKER_UNAVAILABLE: (503, "The reranker cannot be reached"),

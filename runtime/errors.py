@@ -49,7 +49,6 @@ class Reason(StrEnum):
     # Raised inside the gateway only.
     DOCUMENT_NOT_FOUND = "DOCUMENT_NOT_FOUND"
     COLLECTION_NOT_FOUND = "COLLECTION_NOT_FOUND"
-    JOB_NOT_FOUND = "JOB_NOT_FOUND"
     # The vector store cannot be reached, or broke off.
     VECTOR_DB_UNAVAILABLE = "VECTOR_DB_UNAVAILABLE"
     EMBEDDER_UNAVAILABLE = "EMBEDDER_UNAVAILABLE"

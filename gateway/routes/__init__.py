@@ -26,6 +26,7 @@ def build_router(queries: QueryRoutes, documents: DocumentRoutes, service: Servi
             Route("/metrics", service.metrics, methods=["GET"]),
             Route("/openapi.json", service.openapi, methods=["GET"]),
             Route("/docs", service.docs, methods=["GET"]),
+            Route("/", service.home, methods=["GET"]),
         ],
         redirect_slashes=False,
         default=_no_route,

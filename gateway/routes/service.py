@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from gateway.answers import Liveness
 from gateway.health import Health
@@ -42,6 +42,10 @@ class ServiceRoutes:
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document."""
         return Response(self._openapi, media_type=JSON)
+
+    async def home(self, request: Request) -> Response:
+        """Whoever opens the bare address in a browser wants the page."""
+        return RedirectResponse("/docs")
 
     async def docs(self, request: Request) -> Response:
         """A page to read and try the API, with nothing fetched from elsewhere."""

@@ -120,8 +120,4 @@ def test_api_guide_lists_every_reason_with_its_status() -> None:
         for status, reasons in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", table, re.MULTILINE)
         for reason in re.findall(r"`([A-Z_]+)`", reasons)
     }
-    # Later work, or never seen by a caller.
-    unlisted = {"JOB_NOT_FOUND"}
-    assert listed == {
-        (status, reason.value) for reason, (status, _) in PROBLEMS.items() if reason not in unlisted
-    }
+    assert listed == {(status, reason.value) for reason, (status, _) in PROBLEMS.items()}

@@ -69,6 +69,7 @@ async def test_ready_latches_and_the_picture_goes_on(registry: CollectorRegistry
         assert health.readiness().ready
         # The fixture has no reranker and no generator.
         assert health.report().status == "degraded"
+        assert [note.split()[1] for note in health.report().notes] == ["reranker", "generator"]
 
         await server.aclose()
         await until(lambda: health.report().components.embedder == "down")
@@ -92,7 +93,7 @@ async def test_vectors_of_another_length_are_not_ready_and_said_why(
         await until(lambda: health.report().components.embedder == "up")
         await until(lambda: bool(health.readiness().notes))
         assert not health.readiness().ready
-        (note,) = health.report().notes
+        (note,) = health.readiness().notes
         assert "VECTOR_DIM is 768" in note
         assert f"VECTOR_DIM={DIMENSION}" in note
 

@@ -226,7 +226,7 @@ async def test_another_method_is_told_which_there_are(method: str, path: str, al
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/v1/embeddings", "/jobs", "/query/", "/documents/", "/collections"]
+    "path", ["/nowhere", "/v1/embeddings", "/jobs", "/query/", "/documents/", "/collections"]
 )
 async def test_what_is_not_there_is_404(path: str) -> None:
     async with Site().client() as client:
@@ -343,8 +343,10 @@ async def test_with_keys_only_their_holders_may_call(header: str | None, status:
         if status == 401:
             check_problem(response, 401, "UNAUTHORIZED")
             assert response.headers["www-authenticate"] == "Bearer"
-        for path in ("/health", "/health/live", "/metrics"):
+        for path in ("/health", "/health/live", "/metrics", "/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
+        home = await client.get("/")
+        assert (home.status_code, home.headers["location"]) == (307, "/docs")
         assert (await client.get("/documents")).status_code == 401
 
 
