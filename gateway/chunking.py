@@ -28,9 +28,11 @@ _FENCED: Final = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE
 
 # The splitter's time grows with the square of a text without paragraphs: 160,000 characters
 # on one line took 0.9 s at 64 characters a chunk, and 2,000,000 would take minutes. So long
-# texts are cut into sections of this many chunks first, which keeps it at about 1 s, and at
-# 10 s for Chinese without a line break.
+# texts are cut into sections of this many chunks first, which keeps it at about 1 s. Where
+# no section can end well, the splitter finds little either and is slowest (2,000,000
+# characters of Chinese without a mark took 6 s): 1.8 s with sections of fewer chunks there.
 SECTION_CHUNKS: Final = 32
+UNMARKED_SECTION_CHUNKS: Final = 8
 MOST_SECTION_CHARACTERS: Final = 65_536
 # Where a section may end, best first.
 _SECTION_ENDS: Final = ("\n# ", "\n## ", "\n\n", "\n", ". ", "。", " ")
@@ -53,7 +55,7 @@ def cut(text: str, chunking: Chunking) -> list[str]:
     flowing = _unwrapped(text)
     passages: list[str] = []
     start = 0
-    for section in _sections(flowing, min(SECTION_CHUNKS * size, MOST_SECTION_CHARACTERS)):
+    for section in _sections(flowing, size):
         for offset, chunk in splitter.chunk_indices(section):
             if chunk and not chunk.isspace():
                 # As it was written: only where to cut was decided without the wraps.
@@ -88,8 +90,12 @@ def _flow(prose: str) -> str:
     return _SOFT_BREAK.sub(joined, prose)
 
 
-def _sections(text: str, most: int) -> Iterator[str]:
-    """`text` in pieces of at most `most` characters, each more than half of that but the last."""
+def _sections(text: str, chunk_size: int) -> Iterator[str]:
+    """`text` in pieces, none so long that the splitter would take long over it."""
+    most, unmarked = (
+        min(chunks * chunk_size, MOST_SECTION_CHARACTERS)
+        for chunks in (SECTION_CHUNKS, UNMARKED_SECTION_CHUNKS)
+    )
     start = 0
     while len(text) - start > most:
         half, end = start + most // 2, start + most
@@ -99,6 +105,8 @@ def _sections(text: str, most: int) -> Iterator[str]:
                 # A heading begins the next section; anything else ends this one.
                 end = found + 1 if mark.startswith("\n#") else found + len(mark)
                 break
+        else:
+            end = start + unmarked
         yield text[start:end]
         start = end
     yield text[start:]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunking import _unwrapped, cut, most_chunks
+from gateway.chunking import _sections, _unwrapped, cut, most_chunks
 from gateway.search.types import Chunking
 
 
@@ -89,3 +89,10 @@ def test_hard_wrapped_prose_is_cut_where_sentences_end(head: str) -> None:
 )
 def test_line_ends_that_mean_something_stay(lines: str) -> None:
     assert _unwrapped(lines) == lines
+
+
+def test_sections_are_short_only_where_none_can_end_well() -> None:
+    for text, shortest, longest in (("漢字" * 5000, 1024, 1024), ("漢 字 " * 5000, 2048, 4096)):
+        sections = list(_sections(text, 128))
+        assert "".join(sections) == text
+        assert all(shortest <= len(section) <= longest for section in sections[:-2])
