@@ -10,12 +10,14 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryFile
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gateway.search import wire
+from gateway.search.ids import STAMP_ID
 from gateway.search.points import FolderInUse, no_collection, unavailable
 from gateway.search.process import Locked, StoreProcess
 from runtime.deadline import Deadline
@@ -79,18 +81,40 @@ class EmbeddedPoints:
             await process.call(wire.Ping(), type(None), deadline)
 
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
-        """Makes the first generation; one that exists gets missing indexes."""
+        """Makes the first generation; one that exists gets missing indexes.
+
+        One in which nothing was ever written is made anew where `config` is another: a first
+        start with a wrong setting must not decide for good.
+        """
         pointer_path = self._pointer_path(collection)
-        pointer = Pointer(1, None, config)
-        is_new = not pointer_path.exists()
-        if not is_new:
-            known = _read_pointer(pointer_path)
-            indexes = known.config.indexes | config.indexes
-            config = msgspec.structs.replace(known.config, indexes=indexes)
-            pointer = msgspec.structs.replace(known, config=config)
-        # The generation first: a pointer never names what is not there.
-        await self._open(collection, pointer, create=is_new)
-        _write_pointer(pointer_path, pointer)
+        if not pointer_path.exists():
+            await self._begin(collection, Pointer(1, None, config))
+            return
+        known = _read_pointer(pointer_path)
+        kept = msgspec.structs.replace(known.config, indexes=known.config.indexes | config.indexes)
+        await self._open(collection, msgspec.structs.replace(known, config=kept), create=False)
+        if kept != msgspec.structs.replace(config, indexes=kept.indexes) and await self._unused(
+            collection, deadline
+        ):
+            await self._processes.pop(collection).aclose()
+            # A crash may have left one that no pointer names.
+            rmtree(self._directory(collection, known.live + 1), ignore_errors=True)
+            await self._begin(collection, Pointer(known.live + 1, None, config))
+            rmtree(self._directory(collection, known.live))
+            return
+        _write_pointer(pointer_path, msgspec.structs.replace(known, config=kept))
+
+    async def _begin(self, collection: str, pointer: Pointer) -> None:
+        """An empty generation. It comes first: a pointer never names what is not there."""
+        await self._open(collection, pointer, create=True)
+        _write_pointer(self._pointer_path(collection), pointer)
+
+    async def _unused(self, collection: str, deadline: Deadline) -> bool:
+        """Whether there is nothing but a stamp without a model."""
+        found = await self.scroll(collection, wire.Selection(), 2, deadline, fields=["model"])
+        return all(
+            point.id == STAMP_ID and point.payload.get("model") is None for point in found.points
+        )
 
     async def upsert(
         self, collection: str, points: Sequence[wire.Point], deadline: Deadline
@@ -180,7 +204,7 @@ class EmbeddedPoints:
     async def _open(self, collection: str, pointer: Pointer, *, create: bool) -> StoreProcess:
         async with self._opening:
             if collection not in self._processes:
-                directory = self._root / collection / str(pointer.live)
+                directory = self._directory(collection, pointer.live)
                 if not create and not directory.exists():
                     raise unavailable(
                         f"DATA_DIR: the files of the collection '{collection}' are missing "
@@ -194,6 +218,9 @@ class EmbeddedPoints:
                     raise FolderInUse from None
                 self._processes[collection] = process
             return self._processes[collection]
+
+    def _directory(self, collection: str, generation: int) -> Path:
+        return self._root / collection / str(generation)
 
     def _pointer_path(self, collection: str) -> Path:
         return self._root / collection / POINTER_NAME

@@ -229,6 +229,31 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
     await search.aclose()
 
 
+async def test_a_wrong_dimension_at_the_first_start_does_not_decide_for_good(
+    tmp_path: Path,
+) -> None:
+    for dimension in (7, 9):
+        wrong = Search(EmbeddedPoints(tmp_path), replace(a_plan(), dimension=dimension))
+        await wrong.start()
+        assert (await wrong.stamp(COLLECTION, soon())).dimension == dimension
+        await wrong.aclose()
+    async with embedded_search(tmp_path) as search:
+        await search.put_document(COLLECTION, version("a", 1, 3))
+    folder = tmp_path / "store" / COLLECTION
+    assert len([entry for entry in folder.iterdir() if entry.is_dir()]) == 1
+
+
+async def test_what_holds_documents_keeps_its_dimension(tmp_path: Path) -> None:
+    async with embedded_search(tmp_path) as search:
+        await search.put_document(COLLECTION, version("a", 1, 3))
+        dimension = (await search.stamp(COLLECTION, soon())).dimension
+    other = Search(EmbeddedPoints(tmp_path), replace(a_plan(), dimension=dimension + 1))
+    await other.start()
+    assert (await other.stamp(COLLECTION, soon())).dimension == dimension
+    assert await other.get_document(COLLECTION, "a", soon()) is not None
+    await other.aclose()
+
+
 async def test_a_long_page_comes_in_many_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
