@@ -41,6 +41,10 @@ class Store(Protocol):
     def broken(self) -> bool:
         """This gateway's own store process cannot be brought back."""
 
+    @property
+    def fault(self) -> str | None:
+        """Why the store cannot be used yet; None once it could."""
+
     async def ping(self) -> None:
         """Raises ServiceError when the store does not answer."""
 
@@ -143,8 +147,7 @@ class Health:
             notes.append("The gateway is stopping.")
         if self._store.broken:
             notes.append("The store process of this gateway cannot be brought back.")
-        if self._mismatch is not None:
-            notes.append(self._mismatch)
+        notes += [fault for fault in (self._mismatch, self._store.fault) if fault is not None]
         if not self.became_ready.is_set():
             waiting = [name for name in ("embedder", "vector_db") if not self._up[name]]
             if waiting:

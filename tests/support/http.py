@@ -36,6 +36,7 @@ class FakeStore(FakeSearch):
     """One document, `there/it is`."""
 
     broken: bool = False
+    fault: str | None = None
     down: bool = False
 
     async def ping(self) -> None:
