@@ -10,14 +10,15 @@ the best two in .840 (.809); telling answerable from unanswerable questions, AUC
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from generator_worker.sentences import words
+from generator_worker.sentences import Form, leans, words
 
 Vectors = npt.NDArray[np.float32]
 
@@ -30,10 +31,15 @@ MAX_REDUNDANCY: Final = 0.85
 # Weight of the redundancy in the order of choice (maximal marginal relevance,
 # Carbonell and Goldstein 1998, https://doi.org/10.1145/290941.291025).
 REDUNDANCY_WEIGHT: Final = 0.2
+# The answer opens with the best sentence; among those near it one that is understood by itself
+# goes first, and the one that says what the thing is that was asked for.
+LEANING_COST: Final = 0.1
+DEFINITION_WEIGHT: Final = 0.15
 # The passages come best first; a rank further down costs this much.
 RANK_COST: Final = 0.005
-# A part of a sentence must be this much better than a whole one.
-FRAGMENT_COST: Final = 0.1
+# What is no whole sentence must be this much better than one. And a question's words are all
+# there is to a title, so that it comes nearer to the question than any answer.
+FORM_COST: Final[Mapping[Form, float]] = {Form.WHOLE: 0.0, Form.PART: 0.1, Form.TITLE: 0.25}
 # Endings of English words are left aside by comparing this many letters.
 STEM_LETTERS: Final = 5
 
@@ -46,24 +52,30 @@ _FUNCTION_WORDS: Final = (
 )
 _NO_CONTENT: Final = frozenset(_FUNCTION_WORDS.split())
 
+# "What is a trait?" and "A trait is ...", but not "A trait is used ..."
+_ASKS_WHAT_IS = re.compile(
+    r"what(?:\s+is|\s+are|['’]s)\s+(?:(?:an?|the)\s+)?([^?]+)\?*", re.IGNORECASE
+)
+_ARTICLE: Final = r"(?:(?:an?|the|\w+['’]s)\s+)?"
+_DEFINES: Final = (
+    r"(?:\s*\([^()]{1,40}\)|,[^,]{1,40},)?\s+(?:means?|defines?|describes?|refers?\s+to"
+    r"|(?:is|are)(?!\s+(?:not|also|very|too|so|now|\w+(?:ly|ed|ing))\b))\b"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence and where it stands: passage (0-based, best first) and place in it.
-
-    fragment: part of a sentence, cut at the edge of its passage, or an announcement of
-    what follows.
-    """
+    """A sentence and where it stands: passage (0-based, best first) and place in it."""
 
     passage: int
     ordinal: int
     text: str
-    fragment: bool = False
+    form: Form = Form.WHOLE
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The sentences of an answer in reading order, and the best score there was."""
+    """The sentences of an answer, the best one first, and the best score there was."""
 
     sentences: tuple[Sentence, ...]
     best_score: float
@@ -92,32 +104,57 @@ def relevance(
     return scores
 
 
+def opening_worth(question: str, sentences: Sequence[Sentence]) -> Vectors:
+    """How well each sentence opens an answer beyond its score, float32 [n]; in English."""
+    asked = _ASKS_WHAT_IS.fullmatch(question.strip())
+    term = asked.group(1).replace("`", "").strip().removesuffix("s") if asked else ""
+    definition = re.compile(f"{_ARTICLE}{re.escape(term)}(?:e?s)?{_DEFINES}", re.IGNORECASE)
+
+    def value(text: str) -> float:
+        defines = term and definition.match(text.replace("`", "")) is not None
+        return DEFINITION_WEIGHT * bool(defines) - LEANING_COST * leans(text)
+
+    return np.array([value(s.text) for s in sentences], dtype=np.float32)
+
+
 def choose(
-    sentences: Sequence[Sentence], scores: Vectors, vectors: Vectors, *, most: int, threshold: float
+    sentences: Sequence[Sentence],
+    scores: Vectors,
+    vectors: Vectors,
+    *,
+    most: int,
+    threshold: float,
+    opening: Vectors | None = None,
 ) -> Chosen:
-    """At most `most` sentences that answer best; none when no score, less FRAGMENT_COST where
-    that is due, reaches `threshold`."""
-    whole = scores - np.array([FRAGMENT_COST * s.fragment for s in sentences], dtype=np.float32)
-    best_score = float(whole.max(initial=-1.0))
+    """At most `most` sentences that answer best; none when no score, less FORM_COST, reaches
+    `threshold`. Parts of sentences only where no whole one comes near. `opening`, float32 [n],
+    is added for the choice of the first."""
+    due = scores - np.array([FORM_COST[s.form] for s in sentences], dtype=np.float32)
+    best_score = float(due.max(initial=-1.0))
     if best_score < threshold:
         return Chosen((), best_score)
-    worth = whole - np.array([RANK_COST * s.passage for s in sentences], dtype=np.float32)
-    open_ = (worth >= NEAR_BEST * float(worth.max())) & (whole >= threshold)
+    worth = due - np.array([RANK_COST * s.passage for s in sentences], dtype=np.float32)
+    open_ = (worth >= NEAR_BEST * float(worth.max())) & (due >= threshold)
+    whole = np.array([s.form is Form.WHOLE for s in sentences])
+    if (open_ & whole).any():
+        open_ &= whole
     redundancy = np.zeros(len(sentences), dtype=np.float32)
     picked: list[int] = []
     while open_.any() and len(picked) < most:
-        marginal = np.where(open_, worth - REDUNDANCY_WEIGHT * redundancy, -np.inf)
+        first = opening if opening is not None and not picked else 0.0
+        marginal = np.where(open_, worth + first - REDUNDANCY_WEIGHT * redundancy, -np.inf)
         pick = int(marginal.argmax())
         picked.append(pick)
         redundancy = np.maximum(redundancy, vectors @ vectors[pick])
         open_ &= redundancy < MAX_REDUNDANCY
-    return Chosen(_in_reading_order([sentences[i] for i in picked]), best_score)
+    return Chosen(_best_first([sentences[i] for i in picked]), best_score)
 
 
-def _in_reading_order(picked: list[Sentence]) -> tuple[Sentence, ...]:
-    """The passage of the best sentence first; within a passage as written."""
+def _best_first(picked: list[Sentence]) -> tuple[Sentence, ...]:
+    """The best sentence, then its passage's others as written, then the other passages'."""
     order = list(dict.fromkeys(s.passage for s in picked))
-    return tuple(sorted(picked, key=lambda s: (order.index(s.passage), s.ordinal)))
+    others = sorted(picked[1:], key=lambda s: (order.index(s.passage), s.ordinal))
+    return (picked[0], *others)
 
 
 def _stems(text: str) -> frozenset[str]:

@@ -1,36 +1,42 @@
-"""Markdown or plain text into the sentences that may stand in an answer.
+"""Passages into the sentences that may stand in an answer, and how much of one each is.
 
-Passages are chunks, cut anywhere: a code fence may be open at either end. Code,
-headings and HTML are not sentences. What comes out is readable by itself: link
-targets, emphasis marks and the source's own footnote marks are taken off, so
-that `[n]` in an answer is always one of ours.
+Passages are chunks, cut anywhere. Code, headings, HTML and lines of links are not
+sentences.
 """
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from itertools import pairwise
 from typing import Final
 
-from markdown_it import MarkdownIt
+from generator_worker.markdown import (
+    CODE_SPAN,
+    MAX_RAW_CHARACTERS,
+    Block,
+    is_links,
+    plain,
+    read_blocks,
+)
 
 # Longer "sentences" (tables of data, logs, text without full stops) are cut at a space: the
 # embedding model reads about 256 tokens and a person less.
 MAX_SENTENCE_CHARACTERS: Final = 500
-# The same before markup is taken off.
-MAX_RAW_CHARACTERS: Final = 2000
-# Longer than any chunk.
-MAX_PASSAGE_CHARACTERS: Final = 16_384
 # The longest abbreviation with what stands before it.
 ABBREVIATION_CHARACTERS: Final = 16
 MIN_WORDS: Final = 3
+# A title is no longer; two of the Rust book's 588 headings have one word more.
+MAX_TITLE_WORDS: Final = 12
+# A longer passage of one sentence without its end was cut.
+MAX_LINE_WORDS: Final = 25
+# Neighbouring chunks share more; fewer characters in common may be chance.
+MIN_SHARED_CHARACTERS: Final = 12
 # Share of the characters that code is full of and prose is not. Over the Rust book the
 # sentences of its prose stay below .05 outside of `code`, lines of its listings lie above .07.
 MAX_SYMBOL_SHARE: Final = 0.06
 
-_FENCE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})([^`\n]*)$", re.MULTILINE)
-_CODE_SPAN = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _TARGET = re.compile(r"(?<=\])\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _SYMBOL = re.compile(r"[{}\[\]=<>;&|\\#$@^~*_]")
 # Word characters of scripts written without spaces count one by one.
@@ -55,58 +61,54 @@ _ABBREVIATION = re.compile(
 _ASKS = re.compile(r"[?？؟]+[\"'”’»)\]」』）]*$")
 _ENDS = re.compile(r"[.!?…。！？｡؟۔।॥:：][\"'”’»)\]`」』）]*$")
 
-_IMAGE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")
-_FOOTNOTE = re.compile(
-    r"\[(?:\^[^\]]*|\d{1,4}(?:\s*[,–-]\s*\d{1,4})*|note \d+|citation needed)\](?!\()", re.IGNORECASE
+# Verbs that make a statement of a line, as far as a list can name them.
+_STATES = re.compile(
+    r"\b(?:am|is|are|was|were|has|have|had|do|does|did|can|cannot|could|may|might|must|shall"
+    r"|should|will|would|means?|needs?|lets?|allows?|takes?|makes?|gives?|costs?|runs?|uses?)\b"
+    r"|n['’]t\b|['’](?:re|ve|ll|m|d)\b|\b(?:it|he|she|that|there)['’]s\b",
+    re.IGNORECASE,
 )
-_LINK = re.compile(r"\[([^\[\]]*)\](?:\((?:[^()]|\([^()]*\))*\)|\[[^\[\]]*\])?")
-_AUTOLINK = re.compile(r"<((?:https?|mailto):[^>\s]+)>")
-_TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z][^<>]*>", re.DOTALL)
-_TEMPLATE = re.compile(r"\{\{#[^{}]{0,200}\}\}")
-# The lengths are bounded, or a text of nothing but marks takes the square of its length.
-_STRONG = re.compile(r"(\*\*\*|\*\*|\*|~~)(?=\S)(.{1,300}?)(?<=\S)\1", re.DOTALL)
-_UNDERSCORED = re.compile(r"(?<!\w)(__|_)(?=\S)(.{1,300}?)(?<=\S)\1(?!\w)", re.DOTALL)
-_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
-_HIDDEN = re.compile("\x00(\\d+)\x00")
+# Words that a heading in title case capitalises.
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+MIN_CAPITALISED: Final = 3
+# Without a question mark or a full stop these announce a topic: "How to write tests".
+_TOPIC = re.compile(r"(?:how|what|when|where|which|who|whose|why)\b", re.IGNORECASE)
+_LEANS = re.compile(
+    r"(?:this|these|those|they|he|she|it|both of|in other words|however|next|but|so|then|also"
+    r"|therefore|thus|instead|in addition|for example|notice|note|now)\b",
+    re.IGNORECASE,
+)
+_EMPHASISED = re.compile(r"\s*(\*{1,3}|_{1,3})(?=\S)[^*_]{1,300}(?<=\S)\1\s*")
+# As in: opening hours: 9 to 17; 24 months of warranty.
+_FACT = re.compile(r"\d|[:：]\s*\S")
+
+
+class Form(Enum):
+    """How much of a sentence it is."""
+
+    WHOLE = "whole"
+    # Cut at the edge of its passage, or an announcement of what follows, or a line without a
+    # full stop among sentences that have theirs.
+    PART = "part"
+    # A few words that state nothing, as headings and the lines of a table of contents.
+    TITLE = "title"
 
 
 def split_sentences(passage: str) -> list[str]:
     """The sentences of a passage in reading order, cleaned, none empty or longer than
-    MAX_SENTENCE_CHARACTERS; list items and table rows count as sentences of their own.
-
-    Reads the first MAX_PASSAGE_CHARACTERS.
+    MAX_SENTENCE_CHARACTERS; list items count as sentences of their own, and so do table rows
+    ("Type: i32; Size: 4 bytes.").
     """
-    sentences = []
-    text = passage[:MAX_PASSAGE_CHARACTERS].replace("\x00", "")
-    for block in _prose_blocks(_after_open_fence(text)):
-        for raw in _split_block(block):
-            sentence = _cut(plain(raw[:MAX_RAW_CHARACTERS]))
-            if _is_prose(sentence):
-                sentences.append(sentence)
+    sentences: list[str] = []
+    for block, following in pairwise([*read_blocks(passage), Block("")]):
+        if block.row:
+            # Semicolons are not what tells code here.
+            if _is_prose(block.text.replace(";", "")):
+                sentences.append(_cut(block.text))
+        elif not is_links(block.text) and not _is_heading(block, following):
+            cleaned = (_cut(plain(raw[:MAX_RAW_CHARACTERS])) for raw in _split_block(block.text))
+            sentences.extend(filter(_is_prose, cleaned))
     return sentences
-
-
-def plain(markdown: str) -> str:
-    """Inline Markdown as readable text on one line; `code` keeps its backticks."""
-    spans: list[str] = []
-
-    def hide(text: str) -> str:
-        spans.append(text)
-        return f"\x00{len(spans) - 1}\x00"
-
-    text = _CODE_SPAN.sub(lambda match: hide(match.group()), markdown)
-    # An escaped or encoded "[1]" must not pass for a citation either.
-    text = re.sub(r"\\([\[\]])", r"\1", text)
-    text = _ESCAPE.sub(lambda match: hide(match.group(1)), text)
-    text = _AUTOLINK.sub(r"\1", _TEMPLATE.sub("", text))
-    text = html.unescape(_TAG.sub("", text))
-    text = _FOOTNOTE.sub("", _IMAGE.sub("", text))
-    text = _LINK.sub(r"\1", text)
-    for _ in range(2):  # emphasis inside emphasis
-        text = _UNDERSCORED.sub(r"\2", _STRONG.sub(r"\2", text))
-    text = _HIDDEN.sub(lambda match: spans[int(match.group(1))], text)
-    # A footnote taken off may leave a space before the full stop.
-    return re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", " ".join(text.split()))
 
 
 def is_question(sentence: str) -> bool:
@@ -114,14 +116,56 @@ def is_question(sentence: str) -> bool:
     return _ASKS.search(sentence) is not None
 
 
-def is_announcement(sentence: str) -> bool:
-    """Whether what it says comes only after it, as in "... like this:"."""
-    return sentence.endswith((":", "："))
+def forms(passages: Sequence[Sequence[str]]) -> list[list[Form]]:
+    """Form of each sentence of each passage."""
+    # Where nothing ends with a full stop, the lack of one says nothing.
+    punctuated = any(_ENDS.search(text) for texts in passages for text in texts)
+    return [
+        [_form(text, index, len(texts), punctuated) for index, text in enumerate(texts)]
+        for texts in passages
+    ]
 
 
-def is_cut(sentence: str, *, first: bool, last: bool) -> bool:
-    """Whether a sentence, first or last of its passage, looks cut there."""
-    return (first and sentence[0].islower()) or (last and not _ENDS.search(sentence))
+def _form(text: str, index: int, count: int, punctuated: bool) -> Form:
+    if text.endswith((":", "：")):  # what it says comes only after it, as in "... like this:"
+        return Form.PART
+    if is_title(text):
+        return Form.TITLE
+    if count == 1 and len(words(text)) <= MAX_LINE_WORDS:  # hardly cut
+        return Form.WHOLE
+    if (index == 0 and text[0].islower()) or (punctuated and not _ENDS.search(text)):
+        return Form.PART
+    return Form.WHOLE
+
+
+def leans(sentence: str) -> bool:
+    """Whether it goes on from a sentence before it."""
+    return _LEANS.match(sentence) is not None
+
+
+def is_title(sentence: str) -> bool:
+    """Whether it reads like a heading: short, without a full stop, stating nothing."""
+    if _ENDS.search(sentence) or _FACT.search(sentence):
+        return False
+    if len(words(sentence)) > MAX_TITLE_WORDS:
+        return False
+    outside = CODE_SPAN.sub("", sentence)  # `let` is no verb
+    long = _LONG_WORD.findall(outside)
+    in_title_case = len(long) >= MIN_CAPITALISED and all(word[0].isupper() for word in long)
+    return in_title_case or _TOPIC.match(sentence) is not None or not _STATES.search(outside)
+
+
+def join(head: str, tail: str) -> str | None:
+    """The sentence of which two overlapping chunks hold the beginning and the end; None
+    when the one does not go on where the other stops."""
+    at = head.find(tail[:MIN_SHARED_CHARACTERS]) if len(tail) >= MIN_SHARED_CHARACTERS else -1
+    while at != -1:
+        shared = head[at:]
+        starts_word = at == 0 or head[at - 1].isspace()
+        if starts_word and len(shared) >= MIN_SHARED_CHARACTERS and tail.startswith(shared):
+            return _cut(head[:at] + tail)
+        at = head.find(tail[:MIN_SHARED_CHARACTERS], at + 1)
+    return None
 
 
 def words(text: str) -> list[str]:
@@ -129,53 +173,21 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _after_open_fence(passage: str) -> str:
-    """The passage without the code it starts in the middle of, if it does.
-
-    A fence with an info string can only open. Reading the fences from either
-    state, the one that contradicts this less is taken; when in doubt, a
-    passage starts outside.
-    """
-    fences = list(_FENCE.finditer(passage))
-
-    def faults(inside: bool) -> int:
-        found = 0
-        for fence in fences:
-            opens = bool(fence.group(1).strip())
-            found += 2 * (opens and inside)
-            inside = opens or not inside
-        return found + inside
-
-    if fences and faults(inside=True) < faults(inside=False):
-        return passage[fences[0].end() :]
-    return passage
-
-
-def _prose_blocks(passage: str) -> Iterator[str]:
-    """Paragraphs, list items, quotes and table rows (cells joined by dashes)."""
-    # Indented text is code to CommonMark; in plain text it is just indented.
-    parser = MarkdownIt("commonmark").enable("table").disable(["code", "inline", "reference"])
-    cells: list[str] = []
-    within = ""
-    for token in parser.parse(passage):
-        if token.type in ("heading_open", "thead_open", "td_open"):
-            within = token.type
-        elif token.type in ("heading_close", "thead_close", "td_close"):
-            within = ""
-        elif token.type == "tr_open":
-            cells = []
-        elif token.type == "tr_close" and cells:
-            yield " – ".join(cells)
-        elif token.type == "inline" and token.content.strip():
-            if within == "td_open":
-                cells.append(token.content.strip())
-            # A line of dashes below a paragraph makes it a heading to CommonMark.
-            elif not within or (within == "heading_open" and token.content.rstrip()[-1] in ".!?"):
-                yield token.content
+def _is_heading(block: Block, following: Block) -> bool:
+    """Whether it is a heading without the mark of one: an emphasised title, or a title on a
+    line of its own that sentences come after."""
+    if len(block.text) > MAX_SENTENCE_CHARACTERS or block.row:
+        return False
+    if _EMPHASISED.fullmatch(block.text):
+        return is_title(plain(block.text))
+    if block.in_list or following.in_list or following.row or "\n" in block.text:
+        return False
+    after = following.text.rstrip()
+    return after.endswith((".", "!", ":", "。")) and is_title(plain(block.text))
 
 
 def _split_block(block: str) -> Iterator[str]:
-    masked = _CODE_SPAN.sub(_mask, block)
+    masked = CODE_SPAN.sub(_mask, block)
     masked = _TARGET.sub(_mask, masked)
     start = 0
     for match in _BOUNDARY.finditer(masked):
@@ -207,5 +219,5 @@ def _cut(sentence: str) -> str:
 def _is_prose(sentence: str) -> bool:
     if len(words(sentence)) < MIN_WORDS:
         return False
-    outside = _CODE_SPAN.sub("", sentence)
+    outside = CODE_SPAN.sub("", sentence)
     return len(_SYMBOL.findall(outside)) <= MAX_SYMBOL_SHARE * len(outside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from itertools import permutations
 from typing import Final, Protocol
 
 import numpy as np
@@ -16,10 +17,11 @@ from generator_worker.selection import (
     Vectors,
     choose,
     content_words,
+    opening_worth,
     overlap,
     relevance,
 )
-from generator_worker.sentences import is_announcement, is_cut, is_question, split_sentences
+from generator_worker.sentences import forms, is_question, join, split_sentences
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline, expired
 
@@ -109,29 +111,46 @@ class ExtractiveEngine:
         texts = [sentence.text for sentence in sentences]
         asked, read = await self._encoder.embed(request.question, texts, request.deadline)
         scores = relevance(request.question, asked, sentences, read)
-        return choose(sentences, scores, read, most=self._most_sentences, threshold=self._threshold)
+        return choose(
+            sentences,
+            scores,
+            read,
+            most=self._most_sentences,
+            threshold=self._threshold,
+            opening=opening_worth(request.question, sentences),
+        )
 
 
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
     """All sentences that may answer, best passage first; one that came already (chunks
-    overlap) only once."""
+    overlap) only once, and one cut between two passages whole."""
+    mended = mend([split_sentences(passage.text) for passage in passages])
     seen: set[str] = set()
     sentences: list[Sentence] = []
-    for number, passage in enumerate(passages):
-        texts = split_sentences(passage.text)
-        for ordinal, text in enumerate(texts):
+    for number, (texts, found) in enumerate(zip(mended, forms(mended), strict=True)):
+        for ordinal, (text, form) in enumerate(zip(texts, found, strict=True)):
             key = text.casefold()
             if key not in seen and not is_question(text):
                 seen.add(key)
-                sentences.append(Sentence(number, ordinal, text, _is_fragment(texts, ordinal)))
+                sentences.append(Sentence(number, ordinal, text, form))
     return sentences
 
 
-def _is_fragment(texts: Sequence[str], ordinal: int) -> bool:
-    """Whether it is part of a sentence; a passage of one sentence was hardly cut."""
-    first, last = ordinal == 0, ordinal == len(texts) - 1
-    text = texts[ordinal]
-    return is_announcement(text) or (len(texts) > 1 and is_cut(text, first=first, last=last))
+def mend(passages: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The sentences of each passage; where the last of one goes on as the first of another,
+    the whole takes the place of the beginning and the end is left out; of a beginning whose whole
+    is there, nothing is left."""
+    mended = [list(texts) for texts in passages]
+    for head, tail in permutations(mended, 2):
+        whole = join(head[-1], tail[0]) if head and tail else None
+        if whole is None:
+            continue
+        if whole == tail[0] != head[-1]:
+            head.pop()
+        else:
+            head[-1] = whole
+            tail.pop(0)
+    return mended
 
 
 def most_promising(question: str, sentences: Sequence[Sentence], most: int) -> Sequence[Sentence]:

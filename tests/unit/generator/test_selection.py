@@ -8,7 +8,17 @@ import pytest
 from generator_worker.engines.base import Passage
 from generator_worker.engines.extractive import most_promising, pieces, read_sentences
 from generator_worker.prompt import estimate_tokens
-from generator_worker.selection import Sentence, choose, content_words, overlap, relevance
+from generator_worker.selection import (
+    DEFINITION_WEIGHT,
+    LEANING_COST,
+    Sentence,
+    choose,
+    content_words,
+    opening_worth,
+    overlap,
+    relevance,
+)
+from generator_worker.sentences import Form
 
 
 def sentence(passage: int, ordinal: int, text: str = "A sentence.") -> Sentence:
@@ -47,10 +57,33 @@ def test_below_the_threshold_nothing_is_chosen() -> None:
     assert choose([], scores(), apart(0), most=4, threshold=0.55).sentences == ()
 
 
-def test_the_best_come_in_reading_order_the_best_ones_passage_first() -> None:
-    sentences = [sentence(0, 3), sentence(1, 5), sentence(1, 2), sentence(2, 0)]
-    chosen = choose(sentences, scores(0.85, 0.9, 0.88, 0.3), apart(4), most=4, threshold=0.5)
-    assert [(s.passage, s.ordinal) for s in chosen.sentences] == [(1, 2), (1, 5), (0, 3)]
+def test_the_best_comes_first_then_its_passage_as_written() -> None:
+    places = [(0, 3), (1, 5), (1, 7), (1, 2), (2, 0)]
+    sentences = [sentence(*place) for place in places]
+    found = scores(0.85, 0.9, 0.87, 0.88, 0.3)
+    chosen = choose(sentences, found, apart(5), most=4, threshold=0.5)
+    assert [(s.passage, s.ordinal) for s in chosen.sentences] == [(1, 5), (1, 2), (1, 7), (0, 3)]
+
+
+def test_the_opening_counts_for_the_first_only_and_only_among_the_best() -> None:
+    sentences = [sentence(0, n) for n in range(4)]
+    found, first = scores(0.9, 0.85, 0.88, 0.5), scores(0, 0.1, 0, 1)
+    chosen = choose(sentences, found, apart(4), most=2, threshold=0.5, opening=first)
+    assert [s.ordinal for s in chosen.sentences] == [1, 0]
+    assert chosen.best_score == pytest.approx(0.9)
+
+
+def test_a_definition_opens_the_answer_and_what_leans_does_not() -> None:
+    texts = {
+        "_A `smart pointer`, in short, is a structure.".strip("_"): DEFINITION_WEIGHT,
+        "Rust’s smart pointers are structures.": DEFINITION_WEIGHT,
+        "Smart pointers are usually implemented so.": 0,
+        "Smart pointer definitions are longer.": 0,
+        "They count as smart pointers.": -LEANING_COST,
+    }
+    sentences = [sentence(0, n, text) for n, text in enumerate(texts)]
+    assert opening_worth("What is a smart pointer?", sentences) == pytest.approx([*texts.values()])
+    assert opening_worth("Why have pointers?", sentences) == pytest.approx([0, 0, 0, 0, -LEANING_COST])
 
 
 def test_at_most_so_many() -> None:
@@ -67,11 +100,27 @@ def test_what_says_the_same_again_is_left_out() -> None:
 
 
 def test_a_whole_sentence_goes_before_a_part_of_one() -> None:
-    part, whole = Sentence(0, 0, "Part.", fragment=True), sentence(0, 3)
+    part, whole = Sentence(0, 0, "Part.", Form.PART), sentence(0, 3)
     chosen = choose([part, whole], scores(0.7, 0.65), apart(2), most=1, threshold=0.5)
     assert chosen.sentences == (whole,)
     assert choose([part], scores(0.64), apart(1), most=1, threshold=0.55).sentences == ()
     assert choose([part], scores(0.66), apart(1), most=1, threshold=0.55).sentences == (part,)
+
+
+def test_a_part_is_said_only_where_no_whole_sentence_is_near() -> None:
+    part, whole = Sentence(0, 0, "Part.", Form.PART), sentence(0, 3)
+    near = choose([part, whole], scores(1.0, 0.8), apart(2), most=4, threshold=0.5)
+    assert near.sentences == (whole,)
+    far = choose([part, whole], scores(1.0, 0.7), apart(2), most=4, threshold=0.5)
+    assert far.sentences == (part,)
+
+
+def test_a_title_ranks_far_below_a_sentence() -> None:
+    title, whole = Sentence(0, 0, "How to Write Tests", Form.TITLE), sentence(0, 3)
+    chosen = choose([title, whole], scores(1.0, 0.64), apart(2), most=4, threshold=0.55)
+    assert chosen.sentences == (whole,)
+    alone = choose([title], scores(0.9), apart(1), most=4, threshold=0.55)
+    assert alone.sentences == (title,)
 
 
 def test_what_is_cut_or_only_announces_is_marked_as_a_part() -> None:
@@ -81,7 +130,28 @@ def test_what_is_cut_or_only_announces_is_marked_as_a_part() -> None:
             Passage("paris is the capital of france"),
         ]
     )
-    assert [s.fragment for s in found] == [True, False, True, True, False]
+    part, whole = Form.PART, Form.WHOLE
+    assert [s.form for s in found] == [part, whole, part, part, whole]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_sentence_cut_between_two_passages_comes_whole_and_once(order: int) -> None:
+    passages = [
+        Passage("It begins here. The power of it comes from the patterns that"),
+        Passage("comes from the patterns that it has. It ends here."),
+    ]
+    found = read_sentences(passages[::order])
+    assert {(s.text, s.form) for s in found} == {
+        ("It begins here.", Form.WHOLE),
+        ("The power of it comes from the patterns that it has.", Form.WHOLE),
+        ("It ends here.", Form.WHOLE),
+    }
+
+
+def test_a_beginning_is_left_out_where_the_whole_is_there() -> None:
+    passages = [Passage("When the operator calls"), Passage("When the operator calls, it ends.")]
+    found = read_sentences(passages)
+    assert [(s.passage, s.text) for s in found] == [(1, "When the operator calls, it ends.")]
 
 
 def test_a_question_answers_nothing() -> None:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator_worker.sentences import MAX_SENTENCE_CHARACTERS, plain, split_sentences
+from generator_worker.sentences import (
+    MAX_SENTENCE_CHARACTERS,
+    Form,
+    forms,
+    is_title,
+    join,
+    leans,
+    plain,
+    split_sentences,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_markdown_keeps_prose_and_leaves_headings_code_and_html() -> None:
         "a list item of words",
         "nested in another one",
         "A quoted sentence is kept.",
-        "`i32` integers – four bytes",
+        "Type: `i32` integers; Size: four bytes.",
     ]
 
 
@@ -84,6 +93,119 @@ def test_markdown_keeps_prose_and_leaves_headings_code_and_html() -> None:
 )
 def test_code_is_never_a_sentence_wherever_the_passage_was_cut(passage: str) -> None:
     assert split_sentences(passage) == ["Prose follows the code."]
+
+
+@pytest.mark.parametrize(
+    "passage",
+    [
+        "- [How to Write Tests](ch11-01-writing-tests.html)\n  - [A Test of It](ch11-02.html)\n",
+        "[The Rust Programming Language](title-page.md)\n[The Foreword Here](foreword.md)",
+        "1. [How to Write Tests](ch11-01.html), <https://example.org/how-to-write-tests>",
+        "[how to write tests]: ch11-01-writing-tests.html\n",
+        "**Installing Rust on Linux**\n",
+        "__Installing Rust on Linux__\n\n- a `list`\n",
+        "Installing Rust on Linux\n========\n",
+        "Installing Rust on Linux\n\n```\nlet x = 1;\n```\n",
+    ],
+)
+def test_headings_and_links_alone_are_no_sentences(passage: str) -> None:
+    prose = "Rust is installed by `rustup`."
+    assert split_sentences(f"{passage}\n\n{prose}") == [prose]
+
+
+def test_what_only_looks_like_a_heading_is_kept() -> None:
+    for passage in (
+        "**Save your work before you close it.**\n\nThe rest follows here.",
+        "The shop is open on Sundays\n\nThe rest follows here.",
+        "Opening hours: 9 to 17\n\nThe rest follows here.",
+        "See [the chapter on tests](ch11.html)\n\nThe rest follows here.",
+    ):
+        assert len(split_sentences(passage)) == (1 if passage.startswith("See") else 2)
+
+
+def test_a_table_row_names_its_columns() -> None:
+    passage = (
+        "| Length | Signed | | Note |\n|---|---|---|---|\n"
+        "| 8-bit | `i8` | extra | Small. One byte. |\n| 16-bit | `i16` |\n"
+        "| a | `b` | | |\n"
+    )
+    assert split_sentences(passage) == [
+        "Length: 8-bit; Signed: `i8`; extra; Note: Small. One byte.",
+        "Length: 16-bit; Signed: `i16`.",
+        "Length: a; Signed: `b`.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["How to Write Tests", "Installing Rust on Linux, macOS, and Windows", "Fixing Errors",
+     "Reference Cycles Can Leak Memory", "`let` Statements", "The `use` keyword of it",
+     "What implementing the trait signifies about the type"],
+)  # fmt: skip
+def test_titles(title: str) -> None:
+    assert is_title(title)
+    assert not is_title(f"{title}.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Opening hours: 9 to 17", "24 months of warranty", "paris is the capital of france",
+     "The words of " + "a list that goes on " * 3],
+)  # fmt: skip
+def test_lines_that_state_something_are_no_titles(line: str) -> None:
+    assert not is_title(line)
+
+
+def test_forms_of_cut_and_announcing_and_title_like_sentences() -> None:
+    passages = [
+        ["of a sentence cut.", "A whole sentence.", "It looks like this:", "The rest is cut"],
+        ["paris is the capital of france"],
+        ["Writing Your First Tests", "The line is without its end", "It ends."],
+        ["The passage of one sentence that is " + "long " * 20],
+    ]
+    part, whole, title = Form.PART, Form.WHOLE, Form.TITLE
+    assert forms(passages) == [[part, whole, part, part], [whole], [title, part, whole], [part]]
+
+
+def test_where_no_line_has_a_full_stop_none_is_needed() -> None:
+    lines = ["Opening hours: 9 to 17", "The shop is closed on Sundays"]
+    assert forms([lines]) == [[Form.WHOLE, Form.WHOLE]]
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "whole"),
+    [
+        (
+            "The power of `match` comes from the expressiveness of the",
+            "`match` comes from the expressiveness of the patterns.",
+            "The power of `match` comes from the expressiveness of the patterns.",
+        ),
+        ("When the operator calls", "When the operator calls it.", "When the operator calls it."),
+        ("It keeps the answer short.", "the answer short.", "It keeps the answer short."),
+        ("It ends with the compiler", "The compiler starts it.", None),
+        ("It ends with the same", "the same is said.", None),
+        ("It ends with the compiler", "compiler", None),
+        ("It is unthe compiler said", "the compiler said no.", None),
+        ("", "", None),
+    ],
+)
+def test_a_sentence_cut_between_overlapping_chunks_is_joined(
+    head: str, tail: str, whole: str | None
+) -> None:
+    assert join(head, tail) == whole
+
+
+def test_a_joined_sentence_is_bounded() -> None:
+    shared = "the words that both of them share"
+    whole = join("word " * 60 + shared, shared + " word" * 60)
+    assert whole is not None
+    assert len(whole) <= MAX_SENTENCE_CHARACTERS
+
+
+def test_sentences_that_lean_on_the_one_before() -> None:
+    assert leans("They’re also more flexible.")
+    assert leans("In other words, it holds.")
+    assert not leans("Thesis papers are long.")
 
 
 def test_code_without_fences_is_not_prose() -> None:
