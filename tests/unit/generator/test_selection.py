@@ -83,7 +83,9 @@ def test_a_definition_opens_the_answer_and_what_leans_does_not() -> None:
     }
     sentences = [sentence(0, n, text) for n, text in enumerate(texts)]
     assert opening_worth("What is a smart pointer?", sentences) == pytest.approx([*texts.values()])
-    assert opening_worth("Why have pointers?", sentences) == pytest.approx([0, 0, 0, 0, -LEANING_COST])
+    assert opening_worth("Why have pointers?", sentences) == pytest.approx(
+        [0, 0, 0, 0, -LEANING_COST]
+    )
 
 
 def test_at_most_so_many() -> None:
