@@ -161,10 +161,17 @@ def test_forms_of_cut_and_announcing_and_title_like_sentences() -> None:
         ["of a sentence cut.", "A whole sentence.", "It looks like this:", "The rest is cut"],
         ["paris is the capital of france"],
         ["Writing Your First Tests", "The line is without its end", "It ends."],
+        ["`match` comes from the patterns.", "`if` is simpler."],
         ["The passage of one sentence that is " + "long " * 20],
     ]
     part, whole, title = Form.PART, Form.WHOLE, Form.TITLE
-    assert forms(passages) == [[part, whole, part, part], [whole], [title, part, whole], [part]]
+    assert forms(passages) == [
+        [part, whole, part, part],
+        [whole],
+        [title, part, whole],
+        [part, whole],
+        [part],
+    ]
 
 
 def test_where_no_line_has_a_full_stop_none_is_needed() -> None:
