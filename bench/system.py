@@ -134,7 +134,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        for each in (*children, process):
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                child.kill()
+        process.kill()
         process.wait()
