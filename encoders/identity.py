@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from encoders.location import ModelFiles, ModelUnusableError
+from runtime.labels import model_label
 
 # Raised when the same files come to mean other vectors (another normalisation, say).
 SEMANTICS_VERSION: Final = 1
@@ -42,7 +43,7 @@ class ModelIdentity:
     max_tokens: int
 
     def __str__(self) -> str:
-        return f"{self.name.rsplit('/', 1)[-1]}@{self.fingerprint[:8]}"
+        return model_label(self.name, self.fingerprint)
 
 
 def fingerprint(files: ModelFiles, *, kind: str) -> str:

@@ -35,11 +35,6 @@ class ModelFiles:
     name: str
     folder: Path
 
-    @property
-    def short_name(self) -> str:
-        """The name without its owner."""
-        return self.name.rsplit("/", 1)[-1]
-
 
 def locate(name: str) -> ModelFiles:
     """The files of `name`: a packaged model, a local folder or a hub name, in that order.

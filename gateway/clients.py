@@ -21,6 +21,7 @@ from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
 from runtime.deadline import REPORT_MARGIN_S, Deadline
 from runtime.errors import Reason, ServiceError
+from runtime.labels import model_label
 
 EMBEDDER_SERVICE: Final = "rag.embedder.v1.EmbedderService"
 RERANKER_SERVICE: Final = "rag.reranker.v1.RerankerService"
@@ -48,11 +49,6 @@ class ModelIdentity:
 
     def __str__(self) -> str:
         return model_label(self.name, self.fingerprint)
-
-
-def model_label(name: str, fingerprint: str) -> str:
-    """A model as callers see it: the last part of its name, and enough of its fingerprint."""
-    return f"{name.rpartition('/')[2]}@{fingerprint[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

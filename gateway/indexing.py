@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
+from gateway.cache.vectors import Embedder
 from gateway.chunking import cut, most_chunks
-from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
 from gateway.search.records import NewChunk, NewVersion, Record
 from gateway.search.search import Search
 from gateway.search.types import Chunking, Model
@@ -57,25 +57,6 @@ class IndexOutcome:
     """One result per document, in the order given."""
 
     results: list[DocumentResult]
-
-
-class Embedder(Protocol):
-    """Whoever makes vectors."""
-
-    async def model(self, deadline: Deadline) -> ModelIdentity:
-        """The loaded model."""
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        input_type: InputType,
-        lane: Lane,
-        fingerprint: str,
-        deadline: Deadline,
-        truncate: bool = True,
-    ) -> Embeddings:
-        """One vector per text."""
 
 
 class Indexer:

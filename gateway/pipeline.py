@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.answers import Source, StageScores
-from gateway.clients import Completion, ModelIdentity, Passage, Scores, model_label
+from gateway.clients import Completion, ModelIdentity, Passage, Scores
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
 from gateway.schemas import QueryRequest, SearchRequest
@@ -21,6 +21,7 @@ from gateway.text import normalise
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
+from runtime.labels import model_label
 from runtime.telemetry import Tracing
 
 Degradation = Literal["dense", "query_truncated", "rerank", "generate"]

@@ -23,7 +23,6 @@ from encoders.scoring import engine_of
 def test_the_packaged_model_is_found_without_a_hub(name: str) -> None:
     files = locate(name)
     assert files.name == MINILM
-    assert files.short_name == "all-MiniLM-L6-v2"
     assert (files.folder / "model.safetensors").is_file()
 
 
