@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.system import System
+from support.system import System, eventually
 
 from runtime.answers import NO_ANSWER
 
@@ -191,6 +191,8 @@ def test_each_request_is_one_line_of_json(system: System) -> None:
     def lines() -> list[dict[str, Any]]:
         return [json.loads(line) for line in system.stdout if "the-line-of-this-request" in line]
 
+    # It is written once the answer is sent, and read by another thread.
+    eventually(lambda: bool(lines()), "the request's line is in the log", 10)
     (line,) = lines()
     assert line["query"] == QUESTION
     assert line["status"] == 200
