@@ -87,7 +87,7 @@ def running(environment: Mapping[str, str] | None = None) -> Iterator[System]:
         try:
             yield _wait_ready(process, progress)
         except BaseException:
-            _show_faults(log)  # the folder goes away, and the cause with it
+            show_faults(log)  # the folder goes away, and the cause with it
             raise
         finally:
             _stop(process)
@@ -106,7 +106,7 @@ def _wait_ready(process: subprocess.Popen[bytes], progress: Path) -> System:
     return System(found.group(1), pids, target, start_s)
 
 
-def _show_faults(log: Path) -> None:
+def show_faults(log: Path) -> None:
     """Writes the log's last warnings and errors to stderr."""
     lines = log.read_text(errors="replace").splitlines()
     faults = [line for line in lines if '"level":"INFO"' not in line]
