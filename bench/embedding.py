@@ -1,12 +1,16 @@
-"""The embedder alone: texts straight to the worker over gRPC, as fast as it takes them."""
+"""An embedder alone, ours or another: texts straight to it, and what it takes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 from runtime.channel import open_channel
@@ -18,29 +22,75 @@ BATCH: Final = 32
 IN_FLIGHT: Final = 4
 TIMEOUT_S: Final = 120.0
 
+Floats = NDArray[np.float32]
 
-async def embed_all(target: str, texts: Sequence[str]) -> tuple[float, int]:
-    """Embeds all texts in the bulk lane; seconds it took, and the tokens the model read."""
-    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """vectors: float32 [texts, dimension]; tokens: that the model read, 0 if it does not say."""
+
+    vectors: Floats
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """All texts' vectors in order, the tokens the model read, and the seconds it took."""
+
+    seconds: float
+    tokens: int
+    vectors: Floats
+
+
+class Send(Protocol):
+    """One call of an embedder; `bulk` says whether a person waits."""
+
+    async def __call__(self, texts: Sequence[str], *, bulk: bool) -> Answer:
+        """The texts' vectors. Raises what the transport raises."""
+
+
+@asynccontextmanager
+async def over_grpc(target: str) -> AsyncIterator[Send]:
+    """Calls of our embedder at `target`, connected."""
     async with open_channel(target, SERVICE, Tracing(None)) as channel:
         stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
         await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
-        started_s = time.perf_counter()
-        tokens = await asyncio.gather(*(_sender(stub, batches) for _ in range(IN_FLIGHT)))
-        return time.perf_counter() - started_s, sum(tokens)
+
+        async def send(texts: Sequence[str], *, bulk: bool) -> Answer:
+            request = embedder_pb2.EmbedTextsRequest(
+                texts=texts,
+                input_type=embedder_pb2.INPUT_TYPE_PASSAGE
+                if bulk
+                else embedder_pb2.INPUT_TYPE_QUERY,
+                lane=embedder_pb2.LANE_BULK if bulk else embedder_pb2.LANE_INTERACTIVE,
+                truncate=True,
+            )
+            answer = await stub.EmbedTexts(request, timeout=TIMEOUT_S)
+            vectors = np.frombuffer(answer.vectors, "<f4").reshape(-1, answer.dimension)
+            return Answer(vectors, answer.tokens)
+
+        yield send
+
+
+async def embed_all(target: str, texts: Sequence[str]) -> Embedded:
+    """Embeds all texts in the bulk lane of our embedder."""
+    async with over_grpc(target) as send:
+        return await in_bulk(send, texts)
+
+
+async def in_bulk(send: Send, texts: Sequence[str]) -> Embedded:
+    """All texts, BATCH a call and IN_FLIGHT calls at a time."""
+    starts = iter(range(0, len(texts), BATCH))
+    started_s = time.perf_counter()
+    senders = (_sender(send, texts, starts) for _ in range(IN_FLIGHT))
+    parts = [part for each in await asyncio.gather(*senders) for part in each]
+    seconds = time.perf_counter() - started_s
+    parts.sort(key=lambda part: part[0])
+    vectors = np.concatenate([answer.vectors for _, answer in parts])
+    return Embedded(seconds, sum(answer.tokens for _, answer in parts), vectors)
 
 
 async def _sender(
-    stub: embedder_pb2_grpc.EmbedderServiceAsyncStub, batches: Iterator[Sequence[str]]
-) -> int:
-    tokens = 0
-    for batch in batches:
-        request = embedder_pb2.EmbedTextsRequest(
-            texts=batch,
-            input_type=embedder_pb2.INPUT_TYPE_PASSAGE,
-            lane=embedder_pb2.LANE_BULK,
-            truncate=True,
-        )
-        answer = await stub.EmbedTexts(request, timeout=TIMEOUT_S)
-        tokens += answer.tokens
-    return tokens
+    send: Send, texts: Sequence[str], starts: Iterator[int]
+) -> list[tuple[int, Answer]]:
+    return [(start, await send(texts[start : start + BATCH], bulk=True)) for start in starts]

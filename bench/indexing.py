@@ -50,13 +50,13 @@ async def _round(running: system.System, book: tuple[Document, ...]) -> dict[str
         texts = [text for document in book for text in await api.chunks(document.id)]
     assert answer["chunks"] == len(texts)
     cpu = CpuMeter(running.pids)
-    embed_s, tokens = await embed_all(running.embedder_target, texts)
+    embedded = await embed_all(running.embedder_target, texts)
     return {
         "start_s": running.start_s,
         "index_s": index_s,
-        "embed_s": embed_s,
+        "embed_s": embedded.seconds,
         "chunks": len(texts),
-        "tokens": tokens,
+        "tokens": embedded.tokens,
         "index_cpu_s": index_cpu_s,
         "embed_cpu_s": cpu.spent_s()["embedder"],
         "rss_before_mib": memory.before_mib,
