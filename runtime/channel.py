@@ -48,6 +48,9 @@ def channel_options(service_name: str) -> list[tuple[str, Any]]:
         ("grpc.service_config", _service_config(service_name)),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # A call is kept until it is answered, to be sent again; gRPC's own 256 KiB would make
+        # larger ones fail with the replica that had them.
+        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -149,6 +149,15 @@ async def test_unavailable_is_tried_once_more(embedder: EmbedderClient, script: 
     assert len(script.requests) == 2
 
 
+async def test_a_large_call_is_tried_once_more_too(
+    embedder: EmbedderClient, script: Script
+) -> None:
+    script.errors = [ServiceError(Reason.UNAVAILABLE, "blip")]
+    large = "x" * 1_000_000  # gRPC's own limit for what it keeps to send again: 256 KiB
+    assert (await embed(embedder, large)).vectors.shape == (1, DIMENSION)
+    assert len(script.requests) == 2
+
+
 async def test_nobody_there_is_unavailable(unused_tcp_port: int) -> None:
     async with channel_to(f"127.0.0.1:{unused_tcp_port}", EMBEDDER_SERVICE) as channel:
         with pytest.raises(ServiceError) as caught:
