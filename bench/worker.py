@@ -33,9 +33,9 @@ _DEFAULTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that is ready.
+    """A worker that is ready; or a gateway, whose one port serves REST and metrics.
 
-    target: of its gRPC server, "127.0.0.1:<port>".
+    target: of its gRPC server, "127.0.0.1:<port>" unless `grpc_host` was given.
     description: what it says of its model, such as "all-MiniLM-L6-v2@1a2b3c4d, openvino bf16".
     start_s: from the command to ready, model loaded and warm.
     """
@@ -96,7 +96,7 @@ def running(module: str, **settings: object) -> Iterator[Worker]:
             theirs.close()
             worker: Worker | None = None
             try:
-                worker = _wait_ready(ours, process, module, started_s)
+                worker = _wait_ready(ours, process, module, own["GRPC_HOST"], started_s)
                 yield worker
             except BaseException:
                 show_faults(log)  # the folder goes away, and the cause with it
@@ -106,7 +106,11 @@ def running(module: str, **settings: object) -> Iterator[Worker]:
 
 
 def _wait_ready(
-    control: socket.socket, process: subprocess.Popen[bytes], module: str, started_s: float
+    control: socket.socket,
+    process: subprocess.Popen[bytes],
+    module: str,
+    host: str,
+    started_s: float,
 ) -> Worker:
     """Reads what the worker reports: its ports, then that it is ready."""
     ports: dict[str, int] = {}
@@ -118,9 +122,11 @@ def _wait_ready(
                 if event["event"] == "listening":
                     ports = event
                 elif event["event"] == "ready":
+                    port = ports["http_port"] if "http_port" in ports else ports["grpc_port"]
+                    metrics_port = ports.get("metrics_port", port)
                     return Worker(
-                        f"{LOOPBACK}:{ports['grpc_port']}",
-                        f"http://{LOOPBACK}:{ports['metrics_port']}/metrics",
+                        f"{host}:{port}",
+                        f"http://{LOOPBACK}:{metrics_port}/metrics",
                         event.get("detail", ""),
                         time.monotonic() - started_s,
                         process,
