@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,15 +60,23 @@ async def closed_loop(
     """
     started_s = time.perf_counter()
     end_s = started_s + duration_s
-    replies = await asyncio.gather(*(_client(address, requests, end_s) for _ in range(clients)))
+
+    def over() -> bool:
+        return time.perf_counter() >= end_s
+
+    replies = await asyncio.gather(*(ask(address, requests, over) for _ in range(clients)))
     return Sample([reply for each in replies for reply in each], time.perf_counter() - started_s)
 
 
-async def _client(address: tuple[str, int], requests: Iterator[bytes], end_s: float) -> list[Reply]:
+async def ask(
+    address: tuple[str, int], requests: Iterator[bytes], over: Callable[[], bool]
+) -> list[Reply]:
+    """Sends one request after another until it is `over`; their replies, in that order."""
     reader, writer = await asyncio.open_connection(*address)
     replies = []
     try:
-        while (sent_s := time.perf_counter()) < end_s:
+        while not over():
+            sent_s = time.perf_counter()
             writer.write(next(requests))
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 status, body = await _read(reader)
