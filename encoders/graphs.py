@@ -29,12 +29,35 @@ _DEFAULT_MAX_TOKENS: Final = 512
 
 
 class Graph(nn.Module):
-    """A transformer and what makes an answer of its output."""
+    """A transformer and what makes an answer of its output.
 
-    def __init__(self, transformer: nn.Module, inputs: tuple[str, ...]) -> None:
+    reads_token_states: whether the answer is made of the states of all tokens alone.
+    """
+
+    reads_token_states = True
+
+    def __init__(self, transformer: Any, inputs: tuple[str, ...]) -> None:
         super().__init__()
         self.transformer = transformer
         self.inputs = inputs
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest row, special tokens included."""
+        return _max_tokens(self.transformer)
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return int(self.transformer.model.get_input_embeddings().num_embeddings)
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        """The answer to a padded batch; `arrays` are what `inputs` names, [n, length] each."""
+        return self.answer(self.transform(arrays))
+
+    def answer(self, features: dict[str, Any]) -> Tensor:
+        """What is made of the transformer's output, the inputs beside it."""
+        raise NotImplementedError
 
     def cast(self, dtype: torch.dtype) -> Graph:
         """Runs the transformer, and it alone, in `dtype`. Returns itself."""
@@ -55,8 +78,7 @@ class EmbeddingGraph(Graph):
         super().__init__(model[0], inputs)
         self.heads = nn.ModuleList(list(model)[1:])
 
-    def forward(self, *arrays: Tensor) -> Tensor:
-        features = self.transform(arrays)
+    def answer(self, features: dict[str, Any]) -> Tensor:
         if "pooling_mask" in features:
             features["attention_mask"] = features["pooling_mask"]
         features["token_embeddings"] = features["token_embeddings"].float()
@@ -72,21 +94,22 @@ class TokenStatesGraph(Graph):
     def __init__(self, model: SentenceTransformer, inputs: tuple[str, ...]) -> None:
         super().__init__(model[0], inputs)
 
-    def forward(self, *arrays: Tensor) -> Tensor:
-        states: Tensor = self.transform(arrays)["token_embeddings"]
+    def answer(self, features: dict[str, Any]) -> Tensor:
+        states: Tensor = features["token_embeddings"]
         return nn.functional.normalize(states.float(), dim=-1)
 
 
 class ScoreGraph(Graph):
     """Token ids of pairs → the model's score after its activation: float32 [n]."""
 
+    reads_token_states = False
+
     def __init__(self, model: CrossEncoder, inputs: tuple[str, ...]) -> None:
         super().__init__(model[0], inputs)
         self.heads = nn.ModuleList(list(model)[1:])
         self.activation = _activation(model)
 
-    def forward(self, *arrays: Tensor) -> Tensor:
-        features = self.transform(arrays)
+    def answer(self, features: dict[str, Any]) -> Tensor:
         for head in self.heads:
             features = head(features)
         scores: Tensor = self.activation(features["scores"].float())

@@ -2,85 +2,129 @@
 
 from __future__ import annotations
 
-import copy
-import time
+import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from encoders.graphs import Graph
-from encoders.machine import multiplies_bf16
 from encoders.options import Precision, PrecisionName
 from encoders.tokenizing import IntArray
+from encoders.torch_trials import (
+    LEAST_COSINE,
+    choose_precision,
+    fitting_batch_tokens,
+    least_cosine,
+    trial_batch,
+)
+from encoders.unpadding import Packing, UnpaddedAttention
+
+log = logging.getLogger(__name__)
 
 _DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# bf16 must beat fp32 by this much to be chosen: less is noise of a shared machine.
-_WORTHWHILE: Final = 1.15
-# Where throughput levels off: measured on 2 cores for the CPU; a GPU wants thousands of rows.
+# Where throughput levels off on 2 cores.
 _CPU_BATCH_TOKENS: Final = 2048
+# A GPU computes as many tokens of a small model in the 1 to 2 ms that starting its hundred
+# kernels takes the host; smaller batches would leave it waiting.
 _GPU_BATCH_TOKENS: Final = 65_536
-# Rows and tokens of the trial: one bulk batch.
-_TRIAL_SHAPE: Final = (4, 64)
-_TRIAL_RUNS: Final = 3
 
 
 class TorchBackend:
-    """Runs a graph on CUDA where there is one, else on the CPU."""
+    """Runs a graph on CUDA where there is one, else on the CPU.
 
-    def __init__(self, graph: Graph, *, precision: PrecisionName, threads: int) -> None:
+    streams: how many threads may call `run` at once. On a GPU two: one pads its batch and
+        starts its kernels while the other waits for its own, so that the GPU always has
+        work queued. On the CPU one: each calling thread would get `threads` threads of its own.
+    unpad: whether to try to compute without padding; None is on a GPU.
+
+    Raises torch.OutOfMemoryError when the GPU's memory does not hold the model.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        precision: PrecisionName,
+        threads: int,
+        unpad: bool | None = None,
+    ) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        on_gpu = self._device.type == "cuda"
+        self.streams = 2 if on_gpu else 1
         self.precision: Precision
-        self.precision, self.reason = _choose(graph, precision, self._device)
-        self.batch_tokens = _GPU_BATCH_TOKENS if self._device.type == "cuda" else _CPU_BATCH_TOKENS
-        self._graph = graph.cast(_DTYPES[self.precision]).to(self._device)
+        self.precision, self.reason = choose_precision(graph, precision, self._device)
+        self._graph = graph.to(self._device)
+        self._unpadded: UnpaddedAttention | None = None
+        if on_gpu if unpad is None else unpad:
+            self._unpadded, attention_reason = self._try_unpadding()
+            self.reason = f"{self.reason}; {attention_reason}"
+        else:
+            graph.cast(_DTYPES[self.precision])
+        self.batch_tokens = _CPU_BATCH_TOKENS
+        if on_gpu:
+            self.batch_tokens = fitting_batch_tokens(
+                self.run, graph, _GPU_BATCH_TOKENS, self.streams
+            )
 
     @property
     def description(self) -> str:
-        """Such as "torch bf16, 2 threads"."""
+        """Such as "torch bf16, 2 threads" or "torch bf16, CUDA, unpadded"."""
         place = "CUDA" if self._device.type == "cuda" else f"{self._threads} threads"
-        return f"torch {self.precision}, {place}"
+        return f"torch {self.precision}, {place}{', unpadded' if self._unpadded else ''}"
 
     def run(self, arrays: Mapping[str, IntArray]) -> NDArray[np.float32]:
-        """The graph's output for the arrays it takes."""
+        """The graph's output for the arrays it takes; only its last step waits for a GPU.
+
+        On a GPU by up to `streams` threads at once.
+        """
         with torch.inference_mode():
-            inputs = [torch.from_numpy(arrays[name]) for name in self._graph.inputs]
-            output: torch.Tensor = self._graph(*(array.to(self._device) for array in inputs))
-            result: NDArray[np.float32] = output.cpu().numpy()
+            result: NDArray[np.float32] = self._compute(arrays).cpu().numpy()
         return result
 
     def close(self) -> None:
         """Nothing to release: the memory goes with the object."""
 
+    def _compute(self, arrays: Mapping[str, IntArray]) -> Tensor:
+        inputs = tuple(self._send(arrays[name]) for name in self._graph.inputs)
+        if self._unpadded is None:
+            output: Tensor = self._graph(*inputs)
+            return output
+        packing = Packing.of(arrays["attention_mask"])
+        places, bounds = self._send(packing.places), self._send(packing.bounds)
+        return self._unpadded.run(inputs, places, bounds, packing.longest)
 
-def _choose(graph: Graph, precision: PrecisionName, device: torch.device) -> tuple[Precision, str]:
-    if precision != "auto":
-        return precision, "as set"
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported():
-            return "bf16", "the GPU has bfloat16"
-        return "fp32", "the GPU has no bfloat16"
-    instructions = multiplies_bf16()
-    if instructions is None:
-        return "fp32", "the CPU has no bfloat16 instructions"
-    fp32_s = _trial_s(graph)
-    bf16_s = _trial_s(copy.deepcopy(graph).cast(torch.bfloat16))
-    ratio = fp32_s / bf16_s
-    chosen: Precision = "bf16" if ratio >= _WORTHWHILE else "fp32"
-    return chosen, f"the CPU has {instructions}; measured bf16 {ratio:.1f}x as fast as fp32"
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        """The array where the model is. From pinned memory, a GPU fetches it by itself."""
+        tensor = torch.from_numpy(array)
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
-
-def _trial_s(graph: Graph) -> float:
-    """Fastest of a few runs, seconds; the first only warms."""
-    ones = torch.ones(_TRIAL_SHAPE, dtype=torch.int64)
-    taken_s: list[float] = []
-    with torch.inference_mode():
-        for _ in range(_TRIAL_RUNS + 1):
-            started_s = time.perf_counter()
-            graph(*(ones for _ in graph.inputs))
-            taken_s.append(time.perf_counter() - started_s)
-    return min(taken_s[1:])
+    @torch.inference_mode()
+    def _try_unpadding(self) -> tuple[UnpaddedAttention | None, str]:
+        """Casts the graph; the attention that works without padding, if it does what the
+        padded one does in float32, and why or why not.
+        """
+        batch = trial_batch(self._graph)
+        reference = self._compute(batch).cpu()
+        self._graph.cast(_DTYPES[self.precision])
+        try:
+            self._unpadded = UnpaddedAttention(self._graph)
+        except ValueError as error:
+            return None, f"padded: {error}"
+        try:
+            cosine = least_cosine(self._compute(batch).cpu(), reference, batch["attention_mask"])
+            fault = None if cosine >= LEAST_COSINE else f"cosine to float32 is {cosine:.5f}"
+        except Exception as error:  # of the kernel, of the driver or of the model
+            log.info("no attention without padding", exc_info=True)
+            fault = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if fault is not None:
+            self._unpadded.undo()
+            return None, f"padded: unpadded, {fault}"
+        return self._unpadded, f"unpadded: cosine to padded float32 {cosine:.5f}"

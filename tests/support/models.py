@@ -88,3 +88,25 @@ def _save(model: object, folder: Path) -> None:
     model.save_pretrained(folder)  # type: ignore[attr-defined]
     tokenizer = AutoTokenizer.from_pretrained(locate(MINILM).folder, model_max_length=64)
     tokenizer.save_pretrained(folder)
+
+
+def tiny_transformer(folder: Path, family: str) -> Path:
+    """A model with mean pooling: "roberta" counts positions from 2, "modernbert" has windows."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
+
+    torch.manual_seed(2)
+    sizes = _SIZES | {"initializer_range": 0.3}
+    if family == "roberta":
+        _save(RobertaModel(RobertaConfig(**sizes, pad_token_id=1)), folder / "base")
+    else:
+        windows = {"local_attention": 8, "global_attn_every_n_layers": 2, "initializer_range": 0.3}
+        config = ModernBertConfig(**_SIZES | windows | {"pad_token_id": 0})
+        _save(ModernBertModel(config), folder / "base")
+    transformer = Transformer(str(folder / "base"), max_seq_length=48)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu")
+    model.save_pretrained(str(folder / f"tiny-{family}"), create_model_card=False)
+    return folder / f"tiny-{family}"
