@@ -166,13 +166,25 @@ def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
 
 
 def _choose_backend(wanted: BackendName) -> tuple[Literal["openvino", "torch"], str]:
-    if wanted != "auto":
+    if wanted == "openvino":
         return wanted, "as set"
     if has_nvidia_gpu():
         import torch
 
         if torch.cuda.is_available():
             return "torch", "torch sees a GPU"
+        # Hours are lost to this otherwise: everything works, ten times slower.
+        log.warning(
+            "there is a GPU that torch cannot use: computing on the CPU",
+            extra={
+                "cause": f"torch {torch.__version__} is built without CUDA"
+                if torch.version.cuda is None
+                else "CUDA does not start: the driver is older than "
+                f"CUDA {torch.version.cuda}, or the device is not for this process"
+            },
+        )
+    if wanted == "torch":
+        return wanted, "as set"
     if importlib.util.find_spec("openvino") is None:
         return "torch", "OpenVINO is not installed"
     return "openvino", "no GPU; fastest on CPUs"

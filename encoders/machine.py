@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _CPUINFO: Final = Path("/proc/cpuinfo")
+_DEVICES: Final = Path("/dev")
 
 
 def available_cpus(cgroup: Path = _CGROUP) -> int:
@@ -62,6 +63,10 @@ def limit_threads(threads: int) -> None:
     threadpool_limits(threads, user_api="blas")
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether a driver shows a GPU; says nothing of whether torch can use it."""
-    return Path("/dev/nvidia0").exists()
+def has_nvidia_gpu(devices: Path = _DEVICES) -> bool:
+    """Whether a driver shows a GPU; says nothing of whether torch can use it.
+
+    A container may hold any one of the host's GPUs, not always the first; under WSL 2 they
+    are behind one device.
+    """
+    return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()

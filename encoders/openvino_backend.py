@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.machine import multiplies_bf16
 from encoders.openvino_import import import_openvino
 from encoders.options import Precision, PrecisionName
 from encoders.tokenizing import IntArray
@@ -70,6 +71,8 @@ class OpenVinoBackend:
 def _choose(core: Any, precision: PrecisionName) -> tuple[Precision, str]:
     if precision != "auto":
         return precision, "as set"
-    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "bf16", "the CPU multiplies bfloat16"
+    instructions = multiplies_bf16()
+    # OpenVINO takes bfloat16 from any CPU with AVX-512, and emulates it on most of them.
+    if instructions and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "bf16", f"the CPU multiplies bfloat16 ({instructions})"
     return "fp32", "the CPU has no bfloat16 instructions"
