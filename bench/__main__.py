@@ -16,6 +16,11 @@ MEASUREMENTS: Final = {
     "cache": "caching",
     "latency": "latency",
     "indexing": "indexing",
+    "interference": "interference",
+    "overload": "overload",
+    "throughput": "throughput",
+    "replicas": "replicas",
+    "memory": "memory",
     "retrieval": "retrieval",
 }
 
@@ -30,7 +35,7 @@ class Measurement(Protocol):
 def main() -> None:
     """Prints tables and writes `bench/results/<measurement>.json`."""
     arguments = _arguments()
-    options = Options(data_folder(), arguments.quick, _chunking(arguments))
+    options = Options(data_folder(), arguments.quick, _chunking(arguments), arguments.minutes)
     here = machine()
     print(
         f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; "
@@ -60,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, to try things out")
     parser.add_argument("--chunk-size", type=int, help="for retrieval: characters of a chunk")
     parser.add_argument("--overlap", type=int, help="for retrieval: characters two chunks share")
+    parser.add_argument("--minutes", type=float, help="for memory: how long it is watched")
     arguments = parser.parse_args()
     for name in arguments.measurements:
         if name not in MEASUREMENTS:

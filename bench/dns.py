@@ -60,7 +60,7 @@ def answer(query: bytes, zone: Zone) -> bytes:
 
 def _name(query: bytes, at: int) -> tuple[str, int]:
     """The name of labels that begins there, and where it ends."""
-    labels = []
+    labels: list[str] = []
     while at < len(query):
         length = query[at]
         at += 1

@@ -11,11 +11,13 @@ class Options:
     """data: the evaluation data's folder; quick: one short round, to try things out.
 
     chunking: `chunk_size` and `overlap` for retrieval; empty leaves the system's defaults.
+    minutes: how long memory is watched; None: as long as the measurement itself says.
     """
 
     data: Path
     quick: bool = False
     chunking: dict[str, int] = field(default_factory=dict)
+    minutes: float | None = None
 
     def rounds(self, full: int) -> int:
         """Interleaved rounds; medians need several."""
