@@ -1,26 +1,44 @@
-"""`python -m bench.publish`: puts the tables of the last runs into docs/, between their marks.
+"""`python -m bench.publish`: puts tables and pictures of the last runs into docs/.
 
-A mark is `<!-- bench:<measurement> -->`, and what follows up to `<!-- /bench:<measurement> -->`
-is replaced: no figure in the documents was copied by hand.
+A table stands between marks: what follows `<!-- bench:<measurement> -->` up to
+`<!-- /bench:<measurement> -->` is replaced. Pictures are files of their own, drawn from the same
+results. No figure in the documents was copied by hand.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
+from bench import overload_plot
 from bench.datasets import ROOT
 from bench.report import RESULTS
 
-DOCUMENTS: Final = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "quality.md")
+DOCS: Final = ROOT / "docs"
+DOCUMENTS: Final = (DOCS / "benchmarks.md", DOCS / "quality.md")
+# By the measurement whose figures they show; each is `docs/<measurement>.svg`.
+PICTURES: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = MappingProxyType(
+    {"overload": overload_plot.picture}
+)
 
 
 def main() -> None:
     """Rewrites the documents for which there are results."""
     for path in DOCUMENTS:
         path.write_text(published(path.read_text(), RESULTS))
+    draw(RESULTS, DOCS)
+
+
+def draw(results: Path, docs: Path) -> None:
+    """Draws the picture of every measurement that has one and has results."""
+    for name, picture in PICTURES.items():
+        figures = results / f"{name}.json"
+        if figures.exists():
+            (docs / f"{name}.svg").write_text(picture(json.loads(figures.read_text())["figures"]))
 
 
 def published(document: str, results: Path) -> str:

@@ -1,0 +1,281 @@
+"""What becomes of calls when more come than a worker can answer.
+
+An open loop: calls arrive as many independent users make them, whether or not earlier ones
+were answered. The rates are multiples of the capacity, which is measured in the same run by a
+closed loop of the same calls. Rounds run every rate once; rates per second are medians of the
+rounds, percentiles are over the calls of all rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench import client, prepared, worker
+from bench.calls import OK, REFUSED, Call, Load, Outcome, Window, good
+from bench.options import Options
+from bench.passages import passages
+from bench.processes import CpuMeter
+from bench.report import Report, Table, Target, number
+from bench.schedule import Closed, Poisson
+from bench.scrape import Metrics, scrape
+from bench.stats import percentile
+
+MULTIPLES: Final = (0.5, 1.0, 1.5, 2.0, 3.0)
+ROUNDS: Final = 2
+# What the batcher counts, and what is refused before it: more calls than MAX_CONCURRENT_RPCS.
+CAUSES: Final = ("queue_full", "too_late", "expired", "cancelled")
+TOO_MANY: Final = "too_many_calls"
+EXPIRED: Final = "DEADLINE_EXCEEDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of call.
+
+    deadline_s: of each call; the queue has settled after as long.
+    window_s: how long is counted after that.
+    in_flight: numbers of calls in flight that are tried for the capacity.
+    """
+
+    name: str
+    module: str
+    service: str
+    method: str
+    requests: tuple[bytes, ...]
+    deadline_s: float
+    window_s: float
+    in_flight: tuple[int, ...]
+
+    def load(self, schedule: Closed | Poisson) -> Load:
+        """A load of these calls."""
+        return Load(
+            self.method, self.requests, schedule, self.window.end_s, timeout_s=self.deadline_s
+        )
+
+    @property
+    def window(self) -> Window:
+        """What is counted of a load."""
+        return Window(self.deadline_s, self.deadline_s + self.window_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One load: what the client saw, what the worker refused or dropped by cause, CPU shares."""
+
+    outcome: Outcome
+    shed: dict[str, float]
+    client_share: float
+    worker_share: float
+
+
+def parts(options: Options) -> tuple[Part, ...]:
+    """Embedding one text, and reranking 30 passages."""
+    asked = prepared.questions(options.data, 1000)
+    return (
+        Part(
+            "embedding one text",
+            "embedder_worker",
+            prepared.EMBEDDER,
+            prepared.EMBED_TEXTS,
+            prepared.mixed_calls(asked, prepared.short_passages(options.data)),
+            # As long as a person waits for what a search box finds; 200 times the model's time.
+            deadline_s=1.0,
+            window_s=options.seconds(6.0),
+            in_flight=(64,) if options.quick else (16, 64, 128),
+        ),
+        Part(
+            "reranking 30 passages",
+            "reranker_worker",
+            prepared.RERANKER,
+            prepared.SCORE_PASSAGES,
+            prepared.score_calls(asked, passages(options.data, 3000), 30),
+            # RERANK_TIMEOUT_SECONDS: then the gateway answers without.
+            deadline_s=2.0,
+            window_s=options.seconds(9.0),
+            in_flight=(4,) if options.quick else (2, 4, 8),
+        ),
+    )
+
+
+def run(options: Options) -> Report:
+    """Overloads an embedder, then a reranker."""
+    figures = [_measure(part, options.rounds(ROUNDS)) for part in parts(options)]
+    tables = [table for part in figures for table in _tables(part)]
+    targets = [target for part in figures for target in _targets(part)]
+    return Report({"parts": figures}, tables, targets)
+
+
+def _measure(part: Part, rounds: int) -> dict[str, Any]:
+    with (
+        worker.running(part.module) as running,
+        client.running(running.target, part.service) as send,
+    ):
+
+        def piece(schedule: Closed | Poisson) -> Piece:
+            meter, before = CpuMeter({"worker": running.pid}), scrape(running.metrics_url)
+            outcome = send(part.load(schedule))
+            spent_s, after = meter.spent_s()["worker"], scrape(running.metrics_url)
+            cores_s = outcome.duration_s * (os.cpu_count() or 1)
+            return Piece(outcome, shed(before, after), outcome.cpu_s / cores_s, spent_s / cores_s)
+
+        closed = {n: goodput(part, piece(Closed(n)).outcome.calls) for n in part.in_flight}
+        capacity = max(closed.values())
+        pieces: dict[float, list[Piece]] = {multiple: [] for multiple in MULTIPLES}
+        for turn in range(rounds):
+            for multiple in MULTIPLES:
+                seed = round(multiple * 10) + 1000 * turn
+                pieces[multiple].append(piece(Poisson(multiple * capacity, seed)))
+    return {
+        "name": part.name,
+        "model": running.description,
+        "deadline_s": part.deadline_s,
+        "capacity_per_s": capacity,
+        "closed_loop_per_s": closed,
+        "client_nice": pieces[MULTIPLES[0]][0].outcome.nice,
+        "rows": [row(part, multiple, capacity, some) for multiple, some in pieces.items()],
+    }
+
+
+def goodput(part: Part, calls: Sequence[Call]) -> float:
+    """Answers inside their deadline, a second."""
+    return part.window.rate_done(calls, lambda call: good(call, part.deadline_s))
+
+
+def shed(before: Metrics, after: Metrics) -> dict[str, float]:
+    """Calls that the worker refused or dropped between two scrapes, by cause."""
+    name = "rag_requests_shed_total"
+    counts = {
+        cause: after.value(name, cause=cause) - before.value(name, cause=cause) for cause in CAUSES
+    }
+    refused = _refused(after) - _refused(before)
+    return counts | {TOO_MANY: refused - counts["queue_full"] - counts["too_late"]}
+
+
+def _refused(metrics: Metrics) -> float:
+    try:
+        return metrics.value("rag_rpcs_total", code=REFUSED)
+    except KeyError:  # the series of an error begins with the first
+        return 0.0
+
+
+def row(part: Part, multiple: float, capacity: float, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Everything about one rate: calls per second by outcome, and how long they took."""
+    window = part.window
+    each = [piece.outcome.calls for piece in pieces]
+    due = [call for calls in each for call in window.due(calls)]
+    answered = [call.latency_s * 1000 for call in due if call.code == OK]
+    refused = [call for call in due if call.code == REFUSED]
+    refused_ms = [call.latency_s * 1000 for call in refused]
+    late_ms = [call.late_s * 1000 for call in due]
+    retry_s = [call.retry_after_s for call in refused if call.retry_after_s is not None]
+
+    def share(wanted: int) -> float:
+        return wanted / len(due) if due else 0.0
+
+    good_calls = sum(good(call, part.deadline_s) for call in due)
+    expired = sum(call.code == EXPIRED for call in due)
+    return {
+        "multiple": multiple,
+        "offered_per_s": multiple * capacity,
+        "calls": len(due),
+        "goodput_per_s": statistics.median(goodput(part, calls) for calls in each),
+        "good_share": share(good_calls),
+        "refused_share": share(len(refused)),
+        # Told nothing before the deadline, or answered after it.
+        "late_share": share(expired + len(answered) - good_calls),
+        "failed_share": share(len(due) - len(answered) - len(refused) - expired),
+        "answered_ms": _percentiles(answered),
+        "refused_ms": _percentiles(refused_ms),
+        "retry_after_p50_s": percentile(retry_s, 50) if retry_s else None,
+        "client_late_p99_ms": max(0.0, percentile(late_ms, 99)) if late_ms else 0.0,
+        "client_cpu_share": statistics.median(piece.client_share for piece in pieces),
+        "worker_cpu_share": statistics.median(piece.worker_share for piece in pieces),
+        "shed": {
+            cause: sum(piece.shed[cause] for piece in pieces) for cause in (*CAUSES, TOO_MANY)
+        },
+    }
+
+
+def _percentiles(values_ms: Sequence[float]) -> dict[str, float] | None:
+    if not values_ms:
+        return None
+    return {f"p{percent}": percentile(values_ms, percent) for percent in (50, 95, 99)}
+
+
+def _tables(part: dict[str, Any]) -> Iterator[Table]:
+    name, rows = part["name"], part["rows"]
+    capacity = part["capacity_per_s"]
+    yield Table(
+        f"Overload, {name}: deadline {part['deadline_s']:g} s, "
+        f"capacity {number(capacity)} calls/s",
+        ("offered / capacity", "calls/s offered", "goodput/s", "goodput / capacity", "in time",
+         "refused", "late", "failed"),
+        [
+            (
+                f"{one['multiple']:g}",
+                number(one["offered_per_s"]),
+                number(one["goodput_per_s"]),
+                number(one["goodput_per_s"] / capacity),
+                *(f"{one[key]:.1%}" for key in
+                  ("good_share", "refused_share", "late_share", "failed_share")),
+            )
+            for one in rows
+        ],
+    )  # fmt: skip
+    yield Table(
+        f"How long it took, {name}, ms",
+        ("offered / capacity", "answered p50", "p95", "p99", "refused p50", "p95", "p99",
+         "retry after, s", "client late p99"),
+        [
+            (
+                f"{one['multiple']:g}",
+                *_cells(one["answered_ms"]),
+                *_cells(one["refused_ms"]),
+                number(one["retry_after_p50_s"]) if one["retry_after_p50_s"] else "",
+                number(one["client_late_p99_ms"]),
+            )
+            for one in rows
+        ],
+    )  # fmt: skip
+    yield Table(
+        f"Refused and dropped by cause (calls of all rounds), and shares of all processors, {name}",
+        ("offered / capacity", *(cause.replace("_", " ") for cause in (*CAUSES, TOO_MANY)),
+         "CPU: worker", "client"),
+        [
+            (
+                f"{one['multiple']:g}",
+                *(f"{one['shed'][cause]:.0f}" for cause in (*CAUSES, TOO_MANY)),
+                f"{one['worker_cpu_share']:.0%}",
+                f"{one['client_cpu_share']:.0%}",
+            )
+            for one in rows
+        ],
+    )  # fmt: skip
+
+
+def _cells(percentiles: dict[str, float] | None) -> tuple[str, ...]:
+    return tuple(map(number, percentiles.values())) if percentiles else ("", "", "")
+
+
+def _targets(part: dict[str, Any]) -> Iterator[Target]:
+    name, rows = part["name"], part["rows"]
+    peak = max(part["capacity_per_s"], *(one["goodput_per_s"] for one in rows))
+    most = rows[-1]
+    yield Target(
+        f"{name}: goodput at {most['multiple']:g} times capacity over the peak",
+        most["goodput_per_s"] / peak,
+        0.9,
+        at_most=False,
+    )
+    if most["refused_ms"] is not None:
+        for key, limit_ms in (("p50", 5.0), ("p99", 25.0)):
+            yield Target(
+                f"{name}: {key} ms of a refusal at {most['multiple']:g} times capacity",
+                most["refused_ms"][key],
+                limit_ms,
+                at_most=True,
+            )
