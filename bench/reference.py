@@ -1,0 +1,125 @@
+"""sentence-transformers, which our workers are measured against, as its users call it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.ceiling import Device, Precision
+from encoders.machine import available_cpus
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """precision and batch: of the model's weights, and texts a batch; it sorts by length itself."""
+
+    precision: Precision
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Such as "fp32, batch 32"."""
+        return f"{self.precision}, batch {self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """values: [texts, dimension] or [pairs]; seconds: from the call to the result."""
+
+    values: Floats
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query and the passages that are scored against it."""
+
+    query: str
+    passages: tuple[str, ...]
+
+
+def sentence_transformer(
+    folder: Path, setting: Setting, device: Device
+) -> Callable[[Sequence[str]], Computed]:
+    """`SentenceTransformer.encode` of the model in `folder`."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), **_loading(setting.precision, device))
+
+    def encode(texts: Sequence[str]) -> Computed:
+        started_s = time.perf_counter()
+        vectors = model.encode(
+            list(texts), batch_size=setting.batch, convert_to_numpy=True, show_progress_bar=False
+        )
+        return Computed(vectors, time.perf_counter() - started_s)
+
+    return encode
+
+
+def cross_encoder(
+    folder: Path, setting: Setting, device: Device
+) -> Callable[[Sequence[Question]], Computed]:
+    """`CrossEncoder.predict` of the model in `folder`, a call for each question."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), **_loading(setting.precision, device))
+
+    def predict(questions: Sequence[Question]) -> Computed:
+        started_s = time.perf_counter()
+        scores = [
+            model.predict(
+                [(question.query, passage) for passage in question.passages],
+                batch_size=setting.batch,
+                show_progress_bar=False,
+            )
+            for question in questions
+        ]
+        return Computed(np.concatenate(scores), time.perf_counter() - started_s)
+
+    return predict
+
+
+def save_cross_encoder(folder: Path) -> Callable[[Path], None]:
+    """Given the encoder in `folder`: a function that saves it with a head that scores pairs.
+
+    Its one label is freshly drawn, with weights large enough that scores differ visibly: good
+    for measuring speed, which does not depend on them, and for nothing else.
+    """
+
+    def save(target: Path) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder
+        from transformers import (
+            AutoConfig,
+            AutoModelForSequenceClassification,
+            AutoTokenizer,
+        )
+
+        torch.manual_seed(0)
+        config = AutoConfig.from_pretrained(folder, num_labels=1, initializer_range=0.3)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
+        model.save_pretrained(target / "base")
+        AutoTokenizer.from_pretrained(folder).save_pretrained(target / "base")
+        whole = CrossEncoder(str(target / "base"), device="cpu", local_files_only=True)
+        whole.save_pretrained(str(target), create_model_card=False)
+
+    return save
+
+
+def _loading(precision: Precision, device: Device) -> dict[str, Any]:
+    """How either is loaded; its threads are those that our worker takes."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(available_cpus())
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return {"device": device, "local_files_only": True, "model_kwargs": {"dtype": dtype}}

@@ -1,0 +1,223 @@
+"""Embedding at full speed: our worker over gRPC, sentence-transformers, and the machine's limit.
+
+Every slice of the texts goes to each in turn: `SentenceTransformer.encode` in processes of
+their own, then the worker, asked by a client in another process; after each slice the machine
+multiplies matrices of the model's shapes and nothing else. Those that wait sleep: the CPU
+time they take meanwhile is among the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import uvloop
+from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+from bench import worker
+from bench.apart import Apart, apart
+from bench.ceiling import (
+    GIGA,
+    PRECISIONS,
+    Device,
+    Library,
+    Precision,
+    Shape,
+    products,
+    token_length,
+)
+from bench.embedding import SERVICE, TIMEOUT_S, embed_all
+from bench.options import Options
+from bench.passages import passages
+from bench.reference import Computed, Floats, Setting, sentence_transformer
+from bench.report import Report, Table, Target, number
+from bench.turns import Course, Subject, in_slices, take_turns
+from encoders.location import locate
+from encoders.machine import has_nvidia_gpu
+from encoders.tokenizing import Tokenizer
+from runtime.channel import open_channel
+from runtime.telemetry import Tracing
+
+MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
+TEXTS: Final = 2000
+QUICK_TEXTS: Final = 200
+# A GPU is through with 2,000 texts before its clock has risen.
+GPU_FACTOR: Final = 20
+SLICES: Final = 5
+PRODUCTS_S: Final = 0.5
+# The first is what others are compared with. A GPU is only full with larger batches.
+SETTINGS: Final = {
+    "cpu": (Setting("fp32", 32), Setting("bf16", 32)),
+    "cuda": (Setting("fp32", 32), Setting("bf16", 32), Setting("bf16", 256)),
+}
+FLOOR: Final = 4.0
+CEILING_SHARE: Final = 0.5
+COSINE_LOSS: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """GFLOP/s of the model's products by library and precision, a number for each slice."""
+
+    probes: dict[Library, Apart[tuple[Precision, float], float]]
+    seconds: float
+    gflops: dict[tuple[Library, Precision], list[float]] = field(default_factory=dict)
+
+    def measure(self) -> None:
+        """Each once more."""
+        for library, probe in self.probes.items():
+            for precision in PRECISIONS:
+                gflops = probe((precision, self.seconds))
+                self.gflops.setdefault((library, precision), []).append(gflops)
+
+    def medians(self) -> dict[tuple[Library, Precision], float]:
+        """Of what was measured."""
+        return {name: statistics.median(values) for name, values in self.gflops.items()}
+
+    def best(self) -> float:
+        """GFLOP/s of the library and precision that are fastest here."""
+        return max(self.medians().values())
+
+
+def run(options: Options) -> Report:
+    """Embeds chunks of the Rust book."""
+    device: Device = "cuda" if has_nvidia_gpu() else "cpu"
+    folder = locate(MODEL).folder
+    count = QUICK_TEXTS if options.quick else TEXTS
+    texts = passages(options.data, count * (GPU_FACTOR if device == "cuda" else 1))
+    slices = in_slices(texts, options.rounds(SLICES))
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(worker.running("embedder_worker", embedding_model=MODEL))
+        subjects = [_reference(stack, folder, setting, device) for setting in SETTINGS[device]] + [
+            _ours(stack, ours)
+        ]
+        ceiling = _ceiling(stack, Shape.read(folder), device, options.seconds(PRODUCTS_S))
+        for subject in subjects:  # each has its buffers and threads before the first slice
+            subject.compute(texts[:64])
+        courses = take_turns(subjects, slices, ceiling.measure)
+        lengths = _lengths(texts, folder, uvloop.run(_max_tokens(ours.target)))
+    return _report(courses, lengths, ceiling, Shape.read(folder))
+
+
+def _reference(
+    stack: contextlib.ExitStack, folder: Path, setting: Setting, device: Device
+) -> Subject[str]:
+    encode = stack.enter_context(apart(partial(sentence_transformer, folder, setting, device)))
+    return Subject(f"SentenceTransformer.encode, {setting.name}", encode, (encode.pid,))
+
+
+def _ours(stack: contextlib.ExitStack, ours: worker.Worker) -> Subject[str]:
+    client = stack.enter_context(apart(partial(embedder_client, ours.target)))
+    description = ours.description.partition(", ")[2]
+    return Subject(f"embedder over gRPC: {description}", client, (ours.pid,))
+
+
+def embedder_client(target: str) -> Callable[[Sequence[str]], Computed]:
+    """A client of our embedder, made where it runs."""
+
+    def embed(texts: Sequence[str]) -> Computed:
+        embedded = uvloop.run(embed_all(target, texts))
+        return Computed(embedded.vectors, embedded.seconds)
+
+    return embed
+
+
+def _ceiling(stack: contextlib.ExitStack, shape: Shape, device: Device, seconds: float) -> Ceiling:
+    libraries: tuple[Library, ...] = ("torch", "openvino") if device == "cpu" else ("torch",)
+    return Ceiling(
+        {
+            library: stack.enter_context(apart(partial(products, library, device, shape)))
+            for library in libraries
+        },
+        seconds,
+    )
+
+
+async def _max_tokens(target: str) -> int:
+    async with open_channel(target, SERVICE, Tracing(None)) as channel:
+        stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+        model = await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+    return int(model.max_tokens)
+
+
+def _lengths(texts: Sequence[str], folder: Path, max_tokens: int) -> list[int]:
+    """Tokens of each text as the model reads it."""
+    serialised = (folder / "tokenizer.json").read_text()
+    tokenizer = Tokenizer(serialised, max_tokens=max_tokens, pad_id=0)
+    return [len(tokens) for tokens in tokenizer.encode(texts)]
+
+
+def largest_cosine_loss(vectors: Floats, reference: Floats) -> float:
+    """1 - the smallest cosine of a row to the reference's row, at least 0."""
+    a, b = vectors.astype(np.float64), reference.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return max(0.0, float(1 - ((a * b).sum(axis=1) / lengths).min()))
+
+
+def _report(courses: list[Course], lengths: list[int], ceiling: Ceiling, shape: Shape) -> Report:
+    base, ours = courses[0], courses[-1]
+    tokens, flops = sum(lengths), shape.token_flops(token_length(lengths))
+    limit = ceiling.best()
+    share = {course.name: tokens / course.seconds * flops / GIGA / limit for course in courses}
+    losses = {course.name: largest_cosine_loss(course.values, base.values) for course in courses}
+    speed = Table(
+        f"{len(lengths):,} chunks of the Rust book, {tokens:,} tokens, {len(base.turns)} turn(s)",
+        ("", "texts/s", "tokens/s", "× the first", "share of the limit", "1 - cosine", "CPU s"),
+        [
+            (
+                course.name,
+                number(len(lengths) / course.seconds),
+                number(tokens / course.seconds),
+                number(course.times_as_fast_as(base)),
+                f"{share[course.name]:.0%}",
+                f"{losses[course.name]:.6f}",
+                number(course.cpu_s),
+            )
+            for course in courses
+        ],
+    )
+    limits = Table(
+        f"The limit: the model's matrix products alone ({flops / 1e6:.1f} MFLOP a token)",
+        ("", "GFLOP/s", "as tokens/s"),
+        [
+            (f"{library} {precision}", number(gflops), number(gflops * GIGA / flops))
+            for (library, precision), gflops in ceiling.medians().items()
+        ],
+    )
+    targets = [
+        Target(
+            "tokens/s of the embedder over SentenceTransformer's in fp32",
+            ours.times_as_fast_as(base),
+            FLOOR,
+            at_most=False,
+        ),
+        Target(
+            "the embedder's share of what the machine multiplies at most",
+            share[ours.name],
+            CEILING_SHARE,
+            at_most=False,
+        ),
+        Target(
+            "largest 1 - cosine of a vector to fp32's", losses[ours.name], COSINE_LOSS, at_most=True
+        ),
+    ]
+    figures = {
+        "texts": len(lengths),
+        "tokens": tokens,
+        "flops_per_token": flops,
+        "seconds": {c.name: [turn.computed.seconds for turn in c.turns] for c in courses},
+        "cpu_s": {c.name: [turn.cpu_s for turn in c.turns] for c in courses},
+        "cpus_of_those_that_wait": {c.name: c.waiting_share for c in courses},
+        "times_as_fast": {c.name: c.times_as_fast_as(base) for c in courses},
+        "times_as_fast_in_total": {c.name: base.seconds / c.seconds for c in courses},
+        "largest_cosine_loss": losses,
+        "share_of_limit": share,
+        "gflops": {" ".join(name): values for name, values in ceiling.gflops.items()},
+    }
+    return Report(figures, [speed, limits], targets)
