@@ -4,9 +4,12 @@
 #
 #   docker build -t production-rag . && docker run -p 8080:8080 -v rag-data:/data production-rag
 #   docker build -t production-rag-gateway --target gateway .      (embedder, reranker, generator)
+#   docker build -t production-rag-embedder-cuda --target embedder-cuda .            (reranker-cuda)
 #
-# TORCH_INDEX_URL   package index to take torch from: one with builds for CPU
-#                   alone saves gigabytes. Default: where pip takes all else from.
+# TORCH_INDEX_URL        package index to take torch from: one with builds for CPU alone saves
+#                        gigabytes. Default: where pip takes all else from.
+# TORCH_CUDA_INDEX_URL   the same for the -cuda targets. Default: as above, and PyPI's torch for
+#                        Linux is the CUDA build.
 # Only the images that compute with a model hold torch; the gateway's does not.
 
 ARG PYTHON_VERSION=3.11
@@ -37,10 +40,20 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM dependencies AS torch
 ARG TORCH_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip \
-    if [ -n "$TORCH_INDEX_URL" ]; then \
+    set -e; if [ -n "$TORCH_INDEX_URL" ]; then \
         pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX_URL" torch; \
     fi; \
     pip install --constraint constraints.txt ".[encoders]"
+
+# CUDA's libraries come with torch as packages; of the host it needs the driver alone.
+FROM dependencies AS torch-cuda
+ARG TORCH_CUDA_INDEX_URL=""
+RUN --mount=type=cache,target=/root/.cache/pip \
+    set -e; if [ -n "$TORCH_CUDA_INDEX_URL" ]; then \
+        pip install --no-deps --constraint constraints.txt --index-url "$TORCH_CUDA_INDEX_URL" torch; \
+    fi; \
+    pip install --constraint constraints.txt ".[encoders]" \
+    && python -c "import sys, torch; sys.exit(torch.version.cuda is None)"
 
 # What OpenVINO reads of the default models. Without it each new container makes its
 # own at the start: 8 s, and the 400 MB of memory that torch takes meanwhile.
@@ -57,7 +70,15 @@ FROM torch AS embedder-dependencies
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt ".[embedder]"
 
+FROM torch-cuda AS embedder-cuda-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[embedder]"
+
 FROM torch AS reranker-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ".[reranker]"
+
+FROM torch-cuda AS reranker-cuda-dependencies
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt ".[reranker]"
 
@@ -93,8 +114,9 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-m", "deploy.healthcheck", "http"]
 ENTRYPOINT ["python", "-m", "gateway"]
 
-FROM process AS embedder
-COPY --from=embedder-dependencies /opt/venv /opt/venv
+# A worker with a -cuda target beside it is all but its packages first. They come last, by
+# themselves (--link), so that a changed line of code still pushes none of them again.
+FROM process AS embedder-process
 COPY --from=exports /exports/embedding /opt/exports
 COPY encoders encoders
 COPY embedder_worker embedder_worker
@@ -104,8 +126,14 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-m", "deploy.healthcheck", "rag.embedder.v1.EmbedderService"]
 ENTRYPOINT ["python", "-m", "embedder_worker"]
 
-FROM process AS reranker
-COPY --from=reranker-dependencies /opt/venv /opt/venv
+FROM embedder-process AS embedder
+COPY --link --from=embedder-dependencies /opt/venv /opt/venv
+
+FROM embedder-process AS embedder-cuda
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --link --from=embedder-cuda-dependencies /opt/venv /opt/venv
+
+FROM process AS reranker-process
 COPY --from=exports /exports/late_interaction /opt/exports
 COPY encoders encoders
 COPY reranker_worker reranker_worker
@@ -114,6 +142,13 @@ EXPOSE 50052 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-m", "deploy.healthcheck", "rag.reranker.v1.RerankerService"]
 ENTRYPOINT ["python", "-m", "reranker_worker"]
+
+FROM reranker-process AS reranker
+COPY --link --from=reranker-dependencies /opt/venv /opt/venv
+
+FROM reranker-process AS reranker-cuda
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --link --from=reranker-cuda-dependencies /opt/venv /opt/venv
 
 FROM process AS generator
 COPY --from=generator-dependencies /opt/venv /opt/venv

@@ -12,15 +12,17 @@ import yaml
 from support.deployables import ROOT, SETTINGS, WORKERS, environment_names
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROCESSES = ("gateway", *WORKERS)
 
 
-def test_file_matches_the_compose_specification() -> None:
+@pytest.mark.parametrize("document", [COMPOSE, GPU], ids=["all", "gpu"])
+def test_file_matches_the_compose_specification(document: dict[str, Any]) -> None:
     """The schema is the one that check-jsonschema carries, so no network is asked."""
     schemas = importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
     schema = json.loads((schemas / "compose-spec.json").read_text())
-    jsonschema.validate(COMPOSE, schema)
+    jsonschema.validate(document, schema)
 
 
 def test_services() -> None:
@@ -84,3 +86,20 @@ def test_named_volumes_are_declared() -> None:
         mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", ())
     }
     assert used == set(COMPOSE["volumes"])
+
+
+def test_gpu_file_gives_workers_that_are_there_a_gpu_and_the_image_for_it() -> None:
+    assert set(GPU["services"]) == {"embedder", "reranker"}
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for name, service in GPU["services"].items():
+        base = SERVICES[name]
+        assert service["build"]["target"] == f"{name}-cuda"
+        assert f" AS {name}-cuda\n" in dockerfile
+        assert service["image"] == f"{base['image']}-cuda"
+        for argument in service["build"]["args"]:
+            assert f"ARG {argument}=" in dockerfile
+        resources = service["deploy"]["resources"]
+        (device,) = resources["reservations"]["devices"]
+        assert device["driver"] == "nvidia"
+        assert device["capabilities"] == ["gpu"]
+        assert set(service["environment"]) <= environment_names(name)

@@ -13,10 +13,13 @@ from support.deployables import ROOT, WORKERS, Worker, default
 from deploy import healthcheck
 from gateway.settings import GatewaySettings
 
+# The workers that gain from a GPU. Their images for it hold the same, with another torch.
+CUDA = ("embedder", "reranker")
 # A worker holds the encoders and itself; only the default target holds everything.
 PACKAGES = {
     "gateway": {"gateway"},
     **{name: {"encoders", worker.module} for name, worker in WORKERS.items()},
+    **{f"{name}-cuda": {"encoders", WORKERS[name].module} for name in CUDA},
     "all": {"gateway", "encoders", *(worker.module for worker in WORKERS.values())},
 }
 
@@ -51,34 +54,81 @@ def _stages() -> dict[str, Stage]:
 STAGES = _stages()
 
 
+def image(target: str) -> Stage:
+    """The target with everything it inherits, from the stage `process` on."""
+    stage = STAGES[target]
+    lines = list(stage.lines)
+    while stage.parent != "process":
+        stage = STAGES[stage.parent]
+        lines = [*stage.lines, *lines]
+    return Stage(target, "process", lines)
+
+
 @pytest.mark.parametrize("target", PACKAGES)
 def test_target_holds_what_it_runs_and_no_more(target: str) -> None:
-    stage = STAGES[target]
-    assert stage.parent == "process"
+    stage = image(target)
     copied = {
         source
         for arguments in stage.after("COPY")
-        if not arguments.startswith("--from")
+        if "--from" not in arguments
         for source in arguments.split()[:-1]
     }
     assert copied == PACKAGES[target]
-    assert f"COPY --from={target}-dependencies /opt/venv /opt/venv" in stage.lines
+    packages = [line for line in stage.after("COPY") if "/opt/venv" in line]
+    assert [line.removeprefix("--link ") for line in packages] == [
+        f"--from={target}-dependencies /opt/venv /opt/venv"
+    ]
 
 
 @pytest.mark.parametrize(
     ("target", "kinds"),
     [
         ("embedder", ["embedding"]),
+        ("embedder-cuda", ["embedding"]),
         ("reranker", ["late_interaction"]),
         ("generator", ["embedding"]),
         ("all", ["embedding", "late_interaction"]),
     ],
 )
 def test_exports_of_the_default_models_are_in_the_image(target: str, kinds: list[str]) -> None:
-    stage = STAGES[target]
+    stage = image(target)
     copies = [line for line in stage.after("COPY") if line.startswith("--from=exports")]
     assert copies == [f"--from=exports /exports/{kind} /opt/exports" for kind in kinds]
     assert "MODEL_EXPORTS_DIR=/opt/exports" in stage.after("ENV")[0].split()
+
+
+def parents(name: str) -> list[str]:
+    """The stages that a stage is made from, nearest first."""
+    found = []
+    while name in STAGES:
+        name = STAGES[name].parent
+        found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("name", CUDA)
+def test_cuda_target_differs_in_its_torch_alone(name: str) -> None:
+    assert STAGES[name].parent == STAGES[f"{name}-cuda"].parent == f"{name}-process"
+    assert "torch" in parents(f"{name}-dependencies")
+    assert "torch-cuda" in parents(f"{name}-cuda-dependencies")
+    assert "torch" not in parents(f"{name}-cuda-dependencies")
+    # A build for CPUs by mistake would be found by nobody: it works, slowly.
+    assert "torch.version.cuda is None" in "".join(STAGES["torch-cuda"].lines)
+
+
+@pytest.mark.parametrize(
+    ("stage", "argument"),
+    [("torch", "TORCH_INDEX_URL"), ("torch-cuda", "TORCH_CUDA_INDEX_URL")],
+)
+def test_torch_comes_from_the_index_that_is_given(stage: str, argument: str) -> None:
+    """Unset, from where everything comes from; and only torch ever comes from another."""
+    lines = STAGES[stage]
+    assert lines.after("ARG") == [f'{argument}=""']
+    (run,) = lines.after("RUN")
+    assert f'if [ -n "${argument}" ]' in run
+    (install,) = re.findall(r"pip install [^;]*--index-url[^;]*", run)
+    assert install.endswith(f'--index-url "${argument}" torch')
+    assert "--no-deps" in install
 
 
 def test_default_target_runs_everything() -> None:
@@ -99,7 +149,7 @@ def test_gateway_holds_no_torch() -> None:
 def test_extras_exist(target: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (install,) = re.findall(r'"\.\[(\w+)\]"', "\n".join(STAGES[f"{target}-dependencies"].lines))
-    assert install == target
+    assert install == target.removesuffix("-cuda")
     assert install in project["optional-dependencies"]
 
 
@@ -108,12 +158,12 @@ def test_processes_are_not_root() -> None:
     uid, gid = user.split(":")
     assert int(uid) > 0
     assert int(gid) > 0
-    assert not any(STAGES[target].after("USER") for target in PACKAGES)
+    assert not any(image(target).after("USER") for target in PACKAGES)
 
 
 @pytest.mark.parametrize("worker", WORKERS.values(), ids=lambda w: w.name)
 def test_worker_ports_and_health_name(worker: Worker) -> None:
-    stage = STAGES[worker.name]
+    stage = image(worker.name)
     ports = f"{worker.grpc_port} {worker.metrics_port}"
     assert stage.after("EXPOSE") == [ports]
     assert stage.after("ENV") == [
@@ -151,7 +201,7 @@ def test_everything_copied_is_let_through() -> None:
         source
         for stage in STAGES.values()
         for arguments in stage.after("COPY")
-        if not arguments.startswith("--from")
+        if "--from" not in arguments
         for source in arguments.split()[:-1]
     }
     assert copied == allowed

@@ -23,15 +23,22 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
+# What scaling.yml records: name → expression.
+RECORDED: dict[str, str] = {
+    rule["record"]: rule["expr"]
+    for group in yaml.safe_load((PROMETHEUS / "scaling.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
 PANELS: list[dict[str, Any]] = json.loads(
     (ROOT / "deploy" / "grafana" / "dashboard.json").read_text()
 )["panels"]
 # Put there by Prometheus itself.
-FROM_PROMETHEUS = {"instance", "job", "pod"}
-# name{label="value", ...}, `by (label, ...)` and `ignoring(label)`
+FROM_PROMETHEUS = {"instance", "job", "namespace", "pod"}
+# name{label="value", ...}, `by (label, ...)` and `ignoring(label)`; level:name:operation
 METRIC = re.compile(r"\b(rag_[a-z_]+)")
 MATCHER = re.compile(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"')
-GROUPING = re.compile(r"\b(?:by|ignoring)\s*\(([^)]*)\)")
+RECORD = re.compile(r"\b[a-z]+:[a-z_]+:[a-z0-9]+")
+GROUPING = re.compile(r"\b(?:by|without|ignoring)\s*\(([^)]*)\)")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +67,20 @@ def _watched_batches(registry: CollectorRegistry) -> None:
         metrics.watch(lane, lambda: 0.0, lambda: 0.0)
 
 
-EXPRESSIONS = [rule["expr"] for rule in RULES] + [
-    target["expr"] for panel in PANELS for target in panel["targets"]
+def _expanded(expression: str) -> str:
+    """With what was recorded in the place of its name, down to the processes' own metrics."""
+    while RECORD.search(expression):
+        expression = RECORD.sub(lambda found: f"({RECORDED[found[0]]})", expression)
+    return expression
+
+
+EXPRESSIONS = [
+    _expanded(expression)
+    for expression in (
+        *(rule["expr"] for rule in RULES),
+        *RECORDED.values(),
+        *(target["expr"] for panel in PANELS for target in panel["targets"]),
+    )
 ]
 
 
@@ -97,7 +116,6 @@ def test_every_metric_is_watched(samples: dict[str, dict[str, set[str]]]) -> Non
         "rag_generator_waiting",
         "rag_rpcs_in_flight",
         "rag_rpcs_total",
-        "rag_tokens_per_second",
     }
     assert families - watched == unwatched
 
@@ -143,6 +161,42 @@ def test_no_alert_on_a_target_that_may_need_a_key() -> None:
 def test_panels_do_not_overlap() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in PANELS]
     assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize("name", ["compose.yml", "kubernetes.yml"])
+def test_prometheus_reads_every_file_of_rules(name: str) -> None:
+    config = yaml.safe_load((PROMETHEUS / name).read_text())
+    assert config["rule_files"] == ["rules.yml", "scaling.yml"]
+
+
+def test_rates_are_taken_over_several_readings() -> None:
+    """Of the workers in Kubernetes, whose replicas are scaled on them."""
+    (job,) = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text())["scrape_configs"]
+    interval_s = int(job["scrape_interval"].removesuffix("s"))
+    spans = {
+        int(number) * {"s": 1, "m": 60}[unit]
+        for expression in RECORDED.values()
+        for number, unit in re.findall(r"\[(\d+)([sm])\]", expression)
+    }
+    assert min(spans) >= 4 * interval_s
+
+
+def test_adapter_shows_what_is_recorded_by_namespace_and_pod() -> None:
+    adapter = yaml.safe_load((PROMETHEUS / "adapter.yml").read_text())["rules"]
+    (job,) = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text())["scrape_configs"]
+    given = {rule["target_label"] for rule in job["relabel_configs"] if "target_label" in rule}
+    for rule in adapter["custom"]:
+        series, labels = rule["seriesQuery"].rstrip("}").split("{")
+        assert series in RECORDED
+        assert rule["name"]["matches"] == f"^{series}$"
+        resources = rule["resources"]["overrides"]
+        assert set(resources) == {"namespace", "pod"} <= given
+        assert labels == 'namespace!="",pod!=""'
+        assert re.findall(r"<<\.(\w+)>>", rule["metricsQuery"]) == [
+            "Series",
+            "LabelMatchers",
+            "GroupBy",
+        ]
 
 
 def test_compose_scrapes_the_ports_of_the_settings() -> None:
