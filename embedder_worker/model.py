@@ -24,11 +24,16 @@ from encoders.requests import too_long
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """vectors: float32 [texts, dimension]; truncated: positions of texts that were cut."""
+    """vectors: float32 [texts, dimension]; truncated: positions of texts that were cut.
+
+    queue_s, model_s: as in `Answer`.
+    """
 
     vectors: Floats
     truncated: list[int]
     tokens: int
+    queue_s: float
+    model_s: float
 
 
 class Embedder:
@@ -48,7 +53,7 @@ class Embedder:
         metrics: BatchMetrics,
         on_health: Callable[[bool], Awaitable[None]],
     ) -> Self:
-        """Loads, warms and checks the model in the thread that will run it."""
+        """Loads, warms and checks the model in the threads that will run it."""
 
         def load(stopped: Event) -> EmbeddingModel:
             return load_embedding_model(
@@ -84,6 +89,9 @@ class Embedder:
         Raises ServiceError TEXT_TOO_LONG when `truncate` is False and a text must
         be cut, and what `Batcher.submit` raises.
         """
+        # Who cannot be served is told before anything is done for them.
+        least = self._model.least_tokens(texts)
+        self._batcher.admit(least, lane=lane, remaining_s=remaining_s())
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(
             self._tokenizers[lane], self._model.tokenize, texts, input_type
@@ -92,8 +100,10 @@ class Embedder:
         if truncated and not truncate:
             raise too_long(f"texts[{truncated[0]}]", self.identity.max_tokens)
         lengths = [len(row) for row in tokens]
-        rows = await self._batcher.submit(tokens, lengths, lane=lane, remaining_s=remaining_s())
-        return Embedded(np.stack(rows), truncated, sum(lengths))
+        answer = await self._batcher.submit(tokens, lengths, lane=lane, remaining_s=remaining_s())
+        return Embedded(
+            np.stack(answer.results), truncated, sum(lengths), answer.queue_s, answer.model_s
+        )
 
     async def aclose(self) -> None:
         """Answers what waits and releases the model."""

@@ -12,7 +12,7 @@ from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from embedder_worker.model import Embedder
 from encoders.blueprint import InputType
 from encoders.lanes import Lane
-from encoders.requests import invalid, require_fingerprint, require_texts
+from encoders.requests import invalid, require_fingerprint, require_texts, timings
 from runtime.errors import Reason, ServiceError
 
 SERVICE_NAME: Final = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
@@ -75,6 +75,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
             truncate=request.truncate,
             remaining_s=context.time_remaining,
         )
+        context.set_trailing_metadata(timings(embedded.queue_s, embedded.model_s))
         return embedder_pb2.EmbedTextsResponse(
             vectors=embedded.vectors.astype("<f4", copy=False).tobytes(),
             dimension=embedder.identity.dimension,

@@ -1,10 +1,12 @@
 """The batcher: what waits for a model, in which order it is computed, and what is refused.
 
-It knows no model and no transport. Work-conserving and without a timer: when the
-model is free, it takes what fits. Cost is padded tokens, not items. Interactive
-work goes first, bulk keeps a minimum share of the model's time, and a bulk batch is
-sized by time because nothing can preempt it. All methods belong to one event loop;
-the model runs in one thread beside it.
+It knows no model and no transport. Work-conserving and without a timer: the model runs as
+many batches at once as it has streams, each in a thread, and one more is always prepared
+in the stage, so that a thread goes from batch to batch without waiting for the event
+loop. What is prepared still waits: it keeps its place in the queue, and is chosen anew
+when something better came. Cost is padded tokens, not items. Interactive work goes first,
+bulk keeps a minimum share of the model's time, and a bulk batch is sized by time because
+nothing can preempt it. All methods belong to one event loop.
 """
 
 from __future__ import annotations
@@ -13,15 +15,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Generic
+from typing import Any, Generic
 
-from encoders.admission import Speed, draining, excess_tokens, queue_full, wait_s
+from encoders.admission import (
+    DEADLINE_SHARE,
+    Demand,
+    Speed,
+    draining,
+    excess_tokens,
+    queue_full,
+    wait_s,
+)
 from encoders.batch_metrics import BatchMetrics
-from encoders.lanes import Item, Job, Lane, LaneQueue, P, R, choose_batch
+from encoders.batches import Answer, Batch, Checked, Computation, Outcome, Probe
+from encoders.lanes import Item, Job, Lane, LaneQueue, P, R
 from encoders.limits import Limits
-from encoders.waiting import Waiting
+from encoders.schedule import Schedule
+from encoders.stage import Stage
+from encoders.streams import ModelThreads, Streams
 from runtime.deadline import expired
 from runtime.errors import Reason, ServiceError
 
@@ -31,12 +43,13 @@ log = logging.getLogger(__name__)
 class Batcher(Generic[P, R]):
     """Runs `run` on batches of what is submitted.
 
-    run: payloads → one result each, in order; called in one thread.
+    run: payloads → one result each, in order; called by the threads of `streams`.
     padded: tokens of an item → length of its row.
-    probe: run after failures in a row, and instead of batches while the model counts as
+    probe: run alone after failures in a row, and again and again while the model counts as
         broken; returns when it works.
     on_health: told False when it breaks, True when a probe succeeded.
-    now_s: the clock deadlines are measured on.
+    tokens_per_s: speed of one stream, padded, as measured beforehand; 0 when it was not.
+    now_s: the clock deadlines are measured on; called by any thread.
     """
 
     def __init__(
@@ -48,49 +61,48 @@ class Batcher(Generic[P, R]):
         probe: Callable[[], object],
         on_health: Callable[[bool], Awaitable[None]],
         padded: Callable[[int], int] = lambda tokens: tokens,
+        tokens_per_s: float = 0.0,
         now_s: Callable[[], float] = time.monotonic,
-        executor: Executor | None = None,
+        streams: Streams | None = None,
     ) -> None:
-        self._run = run
+        self._computation = Computation(run, probe, now_s)
         self._limits = limits
         self._metrics = metrics
-        self._probe = probe
         self._on_health = on_health
         self._padded = padded
         self._now_s = now_s
-        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._waiting: Waiting[P, R] = Waiting()
-        self._work = asyncio.Event()
-        self._serving: asyncio.Task[None] | None = None
+        self._streams = streams or ModelThreads()
+        self._speed = Speed(self._streams.count, tokens_per_s)
+        self._schedule: Schedule[P, R] = Schedule(limits, self._speed, padded, self._streams.count)
+        self._waiting = self._schedule.waiting
+        self._stage: Stage[Batch[P, R] | Probe] = Stage()
+        self._prepared: Batch[P, R] | None = None
+        # Set while nothing runs.
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._preparing = False
+        self._examining: asyncio.Task[None] | None = None
         self._closed = False
         self._broken = False
-        self._running_tokens = 0
         self._failures = 0
-        self._bulk_credit_s = 0.0
-        self._speed = Speed()
+        metrics.speed(self._speed.tokens_per_s)
         for lane, queue in self._waiting.lanes.items():
             metrics.watch(lane, partial(getattr, queue, "tokens"), partial(self._age_s, queue))
 
     def start(self) -> None:
         """From now on what is submitted is computed."""
-        self._serving = asyncio.create_task(self._serve(), name="batcher")
-        self._serving.add_done_callback(self._on_end)
+        taken, done = partial(self._guarded, self._taken), partial(self._guarded, self._done)
+        self._streams.start(self._stage, self._computation, taken, done)
 
     async def aclose(self) -> None:
-        """Answers everything that waits with DRAINING, and waits for the batch that runs."""
+        """Answers everything with DRAINING, and waits for the batches that run."""
         self._closed = True
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-        self._waiting.fail_all(draining())
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
-
-    def _on_end(self, serving: asyncio.Task[None]) -> None:
-        """A fault of the batcher itself must not leave callers waiting."""
-        if not serving.cancelled() and (fault := serving.exception()) is not None:
-            log.critical("the batcher itself failed", exc_info=fault)
-            self._closed = True
-            self._waiting.fail_all(draining())
+        self._stage.close()
+        if self._examining is not None:
+            self._examining.cancel()
+            await asyncio.gather(self._examining, return_exceptions=True)
+        self._schedule.fail_all(draining())
+        await self._streams.join()
 
     async def submit(
         self,
@@ -99,38 +111,43 @@ class Batcher(Generic[P, R]):
         *,
         lane: Lane,
         remaining_s: float | None = None,
-    ) -> list[R]:
+    ) -> Answer[R]:
         """One result per payload, in order; all of them, or an error.
 
         tokens: of each payload, not padded.
         remaining_s: what is left of the caller's time; None is without end.
 
-        Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED,
-        MODEL_FAILED, UNAVAILABLE (the model is broken) or DRAINING. Cancelling it
+        Raises what `admit` raises, DEADLINE_EXCEEDED and MODEL_FAILED. Cancelling it
         withdraws what has not been computed.
         """
         if not payloads:
-            return []
-        self._admit(sum(tokens), lane, remaining_s)
+            return Answer([], 0.0, 0.0)
+        self.admit(tokens, lane=lane, remaining_s=remaining_s)
         now_s = self._now_s()
         deadline_s = None if remaining_s is None else now_s + remaining_s
         answer: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        job: Job[P, R] = Job(lane, deadline_s, answer, [None] * len(payloads), len(payloads))
+        job: Job[P, R] = Job(lane, now_s, deadline_s, answer, [None] * len(payloads), len(payloads))
         pairs = enumerate(zip(payloads, tokens, strict=True))
-        items = [Item(job, index, payload, count, now_s) for index, (payload, count) in pairs]
-        self._waiting.add(job, items)
-        self._work.set()
+        self._schedule.add(
+            job, [Item(job, index, payload, count) for index, (payload, count) in pairs]
+        )
+        self._prepare_soon()
         try:
-            return await answer
+            results = await answer
         except asyncio.CancelledError:
             self._metrics.shed("cancelled")
-            raise
-        finally:
             self._waiting.withdraw(job)
+            self._prepare_soon()
+            raise
+        return Answer(results, job.queue_s, job.model_s)
 
-    # Admission
+    def admit(self, tokens: Sequence[int], *, lane: Lane, remaining_s: float | None) -> None:
+        """Whether a call of such rows may wait. It can be asked earlier than `submit` asks it,
+        with fewer tokens than there will be: who is refused then need not be tokenised.
 
-    def _admit(self, tokens: int, lane: Lane, remaining_s: float | None) -> None:
+        Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED, UNAVAILABLE
+        (the model is broken) or DRAINING.
+        """
         if self._closed:
             raise draining()
         if self._broken:
@@ -139,145 +156,138 @@ class Batcher(Generic[P, R]):
         if remaining_s is not None and remaining_s <= 0:
             self._metrics.shed("expired")
             raise expired()
-        load = self._waiting.load(lane, self._running_tokens)
+        load = self._schedule.load(lane)
         if load.idle:
-            return  # it takes anything: what it cannot do in time, only trying will tell
-        excess = excess_tokens(self._limits, load, lane, tokens)
+            # It takes anything: a speed that was measured in a bad moment would otherwise
+            # refuse everyone, and never be measured again.
+            return
+        demand = Demand(sum(tokens), max(tokens))
+        excess = excess_tokens(self._limits, load, lane, demand.tokens)
         if excess:
             self._metrics.shed("queue_full")
             raise queue_full(self._speed.seconds_for(excess))
         if remaining_s is None:
             return
-        needed_s = wait_s(self._limits, load, self._speed, lane, tokens)
-        if needed_s > remaining_s:
+        late_s = (
+            wait_s(self._limits, load, self._speed, lane, demand) - remaining_s * DEADLINE_SHARE
+        )
+        if late_s > 0:
             self._metrics.shed("too_late")
-            raise queue_full(needed_s - remaining_s)
+            raise queue_full(late_s)
 
     def _broken_error(self) -> ServiceError:
         return ServiceError(
             Reason.UNAVAILABLE, "The model does not work.", self._limits.probe_interval_s
         )
 
-    # Serving
+    # Preparing
 
-    async def _serve(self) -> None:
-        while True:
-            if self._failures >= self._limits.max_failures:
-                await self._examine()
-            chosen = self._next_batch()
-            if chosen is None:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            lane, batch, budget = chosen
-            self._running_tokens = sum(item.tokens for item in batch)
-            started_s = self._now_s()
-            try:
-                succeeded = await self._compute(lane, batch, budget)
-            except BaseException:  # closing; what was taken from the queue is answered too
-                for item in batch:
-                    self._waiting.fail(item.job, draining())
-                raise
-            self._running_tokens = 0
-            self._settle_credit(lane, self._now_s() - started_s)
-            if succeeded is not None:
-                self._failures = 0 if succeeded else self._failures + 1
+    def _prepare_soon(self) -> None:
+        """Once for all that came in this turn of the event loop."""
+        if not self._preparing:
+            self._preparing = True
+            asyncio.get_running_loop().call_soon(self._guarded, self._prepare)
 
-    def _next_batch(self) -> tuple[Lane, list[Item[P, R]], int] | None:
-        """The lane whose turn it is, items taken from its queue, and the budget they had."""
-        self._drop_expired()
-        interactive, bulk = self._waiting.lanes["interactive"], self._waiting.lanes["bulk"]
-        if not interactive and not bulk:
-            return None
-        due = self._bulk_credit_s >= self._limits.bulk_quantum_s
-        lane: Lane = "bulk" if bulk and (due or not interactive) else "interactive"
-        budget = self._limits.batch_tokens
-        if lane == "bulk":
-            budget = min(budget, self._speed.tokens_in(self._limits.bulk_quantum_s, budget))
-        queue = self._waiting.lanes[lane]
-        batch = choose_batch(
-            queue.window(self._limits.window_items),
-            budget_tokens=budget,
-            most_items=self._limits.batch_items,
-            padded=self._padded,
-        )
-        for item in batch:
-            queue.remove(item)
-        return lane, batch, budget
+    def _prepare(self) -> None:
+        """The batch that is best now lies in the stage, if anything waits."""
+        self._preparing = False
+        if self._closed:
+            return
+        for _ in range(self._waiting.drop_expired(self._now_s())):
+            self._metrics.shed("expired")
+        if self._prepared is not None:
+            if self._examining is None and self._schedule.stands(self._prepared):
+                return
+            self._take_back(self._prepared)
+        if self._examining is None and (batch := self._schedule.choose()) is not None:
+            self._prepared = batch
+            self._stage.put(batch)
 
-    def _settle_credit(self, lane: Lane, duration_s: float) -> None:
-        """Bulk that waits earns its share of the time that interactive work takes."""
-        if lane == "bulk":
-            self._bulk_credit_s = max(self._bulk_credit_s - duration_s, -duration_s)
-            if not self._waiting.lanes["interactive"]:
-                self._bulk_credit_s = 0.0
-        elif self._waiting.lanes["bulk"]:
-            share = self._limits.bulk_share
-            self._bulk_credit_s += duration_s * share / (1 - share)
-        else:
-            self._bulk_credit_s = 0.0
+    def _take_back(self, prepared: Batch[P, R]) -> None:
+        self._prepared = None
+        if self._stage.take_back() is None:
+            self._runs(prepared)  # a thread was quicker; `_taken` comes later, to no effect
 
-    async def _compute(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> bool | None:
-        """Answers the batch's items: whether any part of it could be computed.
+    # Running
 
-        None when nobody waited for it any more, which says nothing of the model. A batch that
-        is halved until the item that is to blame stands alone; only its caller gets
-        the error.
-        """
-        self._drop_expired()
-        batch = [item for item in batch if not item.job.answer.done()]
-        if not batch:
-            return None
-        results = await self._try(lane, batch, budget)
-        if results is not None:
-            for item, result in zip(batch, results, strict=True):
+    def _taken(self, work: Batch[P, R] | Probe) -> None:
+        """A thread has what was prepared: the next one is due."""
+        if isinstance(work, Batch) and work is self._prepared:
+            self._prepared = None
+            self._runs(work)
+        self._prepare()
+
+    def _runs(self, batch: Batch[P, R]) -> None:
+        self._schedule.start(batch)
+        self._quiet.clear()
+
+    def _done(self, told: Outcome[P, R] | Checked) -> None:
+        if isinstance(told, Outcome):
+            self._ended(told)
+        elif not told.probe.answer.done():
+            told.probe.answer.set_result(told.works)
+        self._prepare()
+
+    def _ended(self, outcome: Outcome[P, R]) -> None:
+        """Answers the items of a batch, or sees what to do with them when it failed."""
+        batch = outcome.batch
+        self._schedule.end(batch, outcome.duration_s)
+        if self._schedule.quiet:
+            self._quiet.set()
+        if outcome.results is None:
+            self._failed(batch, outcome.items)
+        elif outcome.items:
+            self._failures = 0
+            self._measure(outcome)
+            for item, result in zip(outcome.items, outcome.results, strict=True):
+                item.job.computed(outcome.started_s, outcome.ended_s)
                 self._waiting.answer(item, result)
-            return True
-        if len(batch) == 1:
-            error = ServiceError(Reason.MODEL_FAILED, "The model failed on this input.")
-            self._waiting.fail(batch[0].job, error)
-            return False
-        middle = len(batch) // 2
-        first = await self._compute(lane, batch[:middle], budget)
-        second = await self._compute(lane, batch[middle:], budget)
-        return bool(first or second)
 
-    async def _try(self, lane: Lane, batch: list[Item[P, R]], budget: int) -> Sequence[R] | None:
-        """The results of one run of the model, or None when it failed."""
-        payloads = [item.payload for item in batch]
-        loop = asyncio.get_running_loop()
-        started_s = self._now_s()
-        try:
-            results = await loop.run_in_executor(self._executor, self._run, payloads)
-            if len(results) != len(payloads):
-                raise RuntimeError(f"{len(results)} results for {len(payloads)} payloads")
-        except Exception:  # whatever the model throws, its waiters get an answer
-            log.exception("the model failed on a batch of %d", len(batch))
-            self._metrics.failed()
-            return None
-        duration_s = self._now_s() - started_s
-        padded = len(batch) * max(self._padded(item.tokens) for item in batch)
-        self._speed.observe(padded, duration_s)
+    def _failed(self, batch: Batch[P, R], items: Sequence[Item[P, R]]) -> None:
+        """Halves it until the item that is to blame stands alone; only its caller gets the error.
+
+        An item that fails alone counts as a failure: several in a row, without a success
+        between them, make it doubtful that the model works.
+        """
+        self._metrics.failed()
+        if len(items) > 1:
+            self._schedule.retry(batch, items)
+            return
+        if items[0].job.answer.done():
+            return  # by another of its items, it may be: each caller counts once
+        error = ServiceError(Reason.MODEL_FAILED, "The model failed on this input.")
+        self._waiting.fail(items[0].job, error)
+        self._failures += 1
+        if self._failures >= self._limits.max_failures and self._examining is None:
+            self._examining = asyncio.create_task(self._examine(), name="model check")
+            self._examining.add_done_callback(self._on_examined)
+
+    def _measure(self, outcome: Outcome[P, R]) -> None:
+        batch, items = outcome.batch, outcome.items
+        padded = len(items) * max(self._padded(item.tokens) for item in items)
+        self._speed.observe(padded, outcome.duration_s)
         self._metrics.speed(self._speed.tokens_per_s)
         self._metrics.computed(
-            lane,
-            items=len(batch),
-            tokens=sum(item.tokens for item in batch),
+            batch.lane,
+            items=len(items),
+            tokens=sum(item.tokens for item in items),
             padded=padded,
-            budget=budget,
-            duration_s=duration_s,
+            budget=batch.budget_tokens,
+            duration_s=outcome.duration_s,
         )
-        return results
+
+    # Health
 
     async def _examine(self) -> None:
         """After failures in a row: were the inputs to blame, or is the model broken?
 
-        A broken model is out of service until a probe succeeds.
+        Nothing runs beside the probe. A broken model is out of service until one succeeds.
         """
-        log.error("the model failed %d batches in a row", self._failures)
+        log.error("the model failed %d times in a row", self._failures)
+        await self._quiet.wait()
         if not await self._works():
             self._broken = True
-            self._waiting.fail_all(self._broken_error())
+            self._schedule.fail_all(self._broken_error())
             await self._on_health(False)
             while True:
                 await asyncio.sleep(self._limits.probe_interval_s)
@@ -285,20 +295,30 @@ class Batcher(Generic[P, R]):
                     break
             self._broken = False
             await self._on_health(True)
-        self._failures = 0
         log.info("the model works")
 
     async def _works(self) -> bool:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._probe)
-        except Exception:  # still broken, in whatever way
-            log.warning("the model fails its check", exc_info=True)
-            return False
-        return True
+        probe = Probe(asyncio.get_running_loop().create_future())
+        self._stage.put(probe)
+        return await probe.answer
 
-    def _drop_expired(self) -> None:
-        for _ in range(self._waiting.drop_expired(self._now_s())):
-            self._metrics.shed("expired")
+    def _on_examined(self, examining: asyncio.Task[None]) -> None:
+        self._examining = None
+        self._failures = 0
+        if not examining.cancelled() and (fault := examining.exception()) is not None:
+            self._on_fault(fault)
+        self._prepare_soon()
+
+    def _guarded(self, step: Callable[..., None], *told: Any) -> None:
+        try:
+            step(*told)
+        except Exception as fault:  # of the batcher itself: nobody may wait for ever
+            self._on_fault(fault)
+
+    def _on_fault(self, fault: BaseException) -> None:
+        log.critical("the batcher itself failed", exc_info=fault)
+        self._closed = True
+        self._schedule.fail_all(draining())
 
     def _age_s(self, queue: LaneQueue[P, R]) -> float:
         oldest_s = queue.oldest_s

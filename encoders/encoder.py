@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,34 @@ from encoders.identity import ModelIdentity, fingerprint
 from encoders.location import ModelFiles, locate
 from encoders.machine import available_cpus, has_nvidia_gpu, limit_threads
 from encoders.options import BackendName, Precision, Runtime
-from encoders.tokenizing import LENGTH_STEP, IntArray, Tokenizer, Tokens, pad, padded_length
+from encoders.tokenizing import (
+    LENGTH_STEP,
+    IntArray,
+    Tokenizer,
+    Tokens,
+    least_tokens,
+    pad,
+    padded_length,
+)
 
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
+# Batches that the speed is measured by before there are any callers: 0.1 s on a slow stream.
+_TIMED_RUNS: Final = 3
+
 
 class Backend(Protocol):
-    """What computes. One thread at a time."""
+    """What computes, `streams` threads at a time."""
 
     precision: Precision
-    # Why this precision.
+    # Why this precision, and what else was chosen.
     reason: str
     # Padded tokens of a batch beyond which it gets no faster.
     batch_tokens: int
+    # How many batches it computes at once, each in a thread of its own.
+    streams: int
 
     @property
     def description(self) -> str:
@@ -44,7 +58,7 @@ class Backend(Protocol):
 
 
 class Encoder:
-    """A model that is loaded. `tokenizer` may be used by several threads, `run` by one."""
+    """A model that is loaded. `tokenizer` may be used by any threads, `run` by `streams`."""
 
     def __init__(self, identity: ModelIdentity, blueprint: Blueprint, backend: Backend) -> None:
         self.identity = identity
@@ -69,6 +83,11 @@ class Encoder:
         """Padded tokens of a batch beyond which it gets no faster here."""
         return self._backend.batch_tokens
 
+    @property
+    def streams(self) -> int:
+        """How many threads may `run` at once."""
+        return self._backend.streams
+
     def padded(self, tokens: int) -> int:
         """Length of the row that a text of so many tokens takes."""
         return padded_length(tokens, self.identity.max_tokens)
@@ -78,16 +97,24 @@ class Encoder:
         arrays = pad(batch, max_tokens=self.identity.max_tokens, pad_id=self.tokenizer.pad_id)
         return self._backend.run(arrays)
 
-    def warm_up(self) -> None:
-        """Runs every padded length, then a full batch of the longest.
+    def warm_up(self) -> float:
+        """Runs every padded length, then full batches of the longest, in the calling thread.
 
-        No caller waits for a first time, and memory is near what it will stay at
-        (MiniLM: 265 MiB then, 315 after mixed batches).
+        To be called in each thread that will `run`, in all of them at once. No caller waits
+        for a first time, and memory is what it stays at. Returns padded tokens per second
+        of this stream, by full batches while the others are busy too.
         """
         longest = self.identity.max_tokens
         for length in {*range(LENGTH_STEP, longest, LENGTH_STEP), longest}:
             self.run([self._blank(length)])
         self.run([self._blank(longest)] * max(1, self.batch_tokens // longest))
+        middle = self.padded(longest // 2)
+        batch = [self._blank(middle)] * max(1, self.batch_tokens // middle)
+        self.run(batch)
+        started_s = time.perf_counter()
+        for _ in range(_TIMED_RUNS):
+            self.run(batch)
+        return _TIMED_RUNS * len(batch) * middle / (time.perf_counter() - started_s)
 
     def _blank(self, length: int) -> Tokens:
         ids = np.full(length, self.tokenizer.pad_id, np.int64)
@@ -124,13 +151,22 @@ class EncoderModel:
         """Padded tokens of a batch beyond which it gets no faster here."""
         return self._encoder.batch_tokens
 
+    def least_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text, fewer than it will have: at once, before tokenising."""
+        return [least_tokens(text, self.identity.max_tokens) for text in texts]
+
     def padded(self, tokens: int) -> int:
         """Length of the row that an input of so many tokens takes in a batch."""
         return self._encoder.padded(tokens)
 
-    def warm_up(self) -> None:
-        """Runs every padded length once."""
-        self._encoder.warm_up()
+    @property
+    def streams(self) -> int:
+        """How many threads may compute at once."""
+        return self._encoder.streams
+
+    def warm_up(self) -> float:
+        """Once in each thread that will compute: padded tokens per second of one of them."""
+        return self._encoder.warm_up()
 
     def close(self) -> None:
         """Releases the model."""
@@ -160,6 +196,7 @@ def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
             "model": encoder.description,
             "backend_reason": reason,
             "precision_reason": backend.reason,
+            "streams": backend.streams,
         },
     )
     return encoder
@@ -201,7 +238,11 @@ def _open_openvino(
         export = Export(folder)
         inputs = export.blueprint.inputs
         return export.blueprint, OpenVinoBackend(
-            export.weights, inputs=inputs, precision=runtime.precision, threads=threads
+            export.weights,
+            inputs=inputs,
+            precision=runtime.precision,
+            threads=threads,
+            streams=runtime.streams,
         )
 
     return open_export(files, kind, digest, runtime, read)

@@ -23,9 +23,9 @@ class Limits:
     bulk_queue_share: how much of the queue bulk may take, so that it never locks
         interactive callers out.
     bulk_share: of the model's time, for bulk that waits while interactive work comes in.
-    bulk_quantum_s: how long one bulk batch should take.
-    max_failures: batches that fail in a row before the model is probed: it counts as broken
-        when the probe fails too, else the inputs were to blame.
+    bulk_quantum_s: how long one bulk batch should take on its stream.
+    max_failures: items that fail in a row, each alone, before the model is probed: it counts
+        as broken when the probe fails too, else the inputs were to blame.
     probe_interval_s: how often a broken model is tried.
     """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
@@ -18,8 +17,11 @@ from encoders.lanes import P, R
 from encoders.limits import Limits
 from encoders.location import ModelUnusableError
 from encoders.self_check import SelfCheckFailedError, check_embedding
+from encoders.streams import ModelThreads
 from encoders.tokenizing import Tokens
 from runtime.settings import EXIT_BAD_SETTINGS
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=EncoderModel)
 
@@ -35,7 +37,7 @@ async def open_batched(
     metrics: BatchMetrics,
     on_health: Callable[[bool], Awaitable[None]],
 ) -> tuple[M, Batcher[P, R]]:
-    """Loads, warms and checks a model in the thread that will run it; its batcher has started.
+    """Loads, warms and checks a model in the threads that will run it; its batcher has started.
 
     load: is told by the event to stop: cancelling this ends a load that takes long.
     run: one batch, as the batcher's `run`.
@@ -44,21 +46,18 @@ async def open_batched(
 
     Raises what `load` and `check` raise.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    threads = ModelThreads()
     stopped = Event()
-
-    def opened() -> M:
-        model = load(stopped)
-        model.warm_up()
-        check(model)
-        return model
-
     try:
-        model = await asyncio.get_running_loop().run_in_executor(thread, opened)
+        model = await threads.load(lambda: load(stopped))
+        speeds = await threads.warm(model.streams, model.warm_up)
+        await threads.load(lambda: check(model))
     except BaseException:
         stopped.set()
-        thread.shutdown(wait=False)
+        threads.abandon()
         raise
+    per_stream = sum(speeds) / len(speeds)
+    log.info("model warmed", extra={"tokens_per_s": round(per_stream * model.streams)})
     batcher: Batcher[P, R] = Batcher(
         lambda batch: run(model, batch),
         limits(model.batch_tokens),
@@ -66,7 +65,8 @@ async def open_batched(
         probe=lambda: check(model),
         on_health=on_health,
         padded=model.padded,
-        executor=thread,
+        tokens_per_s=per_stream,
+        streams=threads,
     )
     batcher.start()
     return model, batcher

@@ -26,6 +26,8 @@ class Runtime:
     cache_dir: where exports are kept; None makes one each time.
     stopped: set by another thread, it ends a load that takes long.
     exports_dir: exports made beforehand; looked into first, never written.
+    streams: batches that OpenVINO computes at once, sharing the threads; 0 chooses by the
+        model's size. torch on a GPU or CPU has one.
     """
 
     backend: BackendName = "auto"
@@ -34,3 +36,4 @@ class Runtime:
     cache_dir: Path | None = DEFAULT_CACHE_DIR
     stopped: Event = field(default_factory=Event, compare=False)
     exports_dir: Path | None = None
+    streams: int = 0

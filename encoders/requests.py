@@ -11,6 +11,17 @@ from runtime.errors import Reason, ServiceError
 MAX_TEXTS: Final = 1024
 
 
+# Trailing metadata of an answer: milliseconds a call waited for the model, and those from its
+# first batch's beginning to its last one's end. What else it took is the way there and back.
+QUEUE_MS: Final = "rag-queue-ms"
+MODEL_MS: Final = "rag-model-ms"
+
+
+def timings(queue_s: float, model_s: float) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The trailing metadata that tells them."""
+    return (QUEUE_MS, f"{queue_s * 1000:.3f}"), (MODEL_MS, f"{model_s * 1000:.3f}")
+
+
 def invalid(field: str, rule: str) -> ServiceError:
     """The error of one field."""
     return ServiceError(Reason.INVALID_ARGUMENT, f"{field} {rule}.", field=field)

@@ -28,6 +28,13 @@ class ModelSettings(WorkerSettings):
         le=1024,
         description="Threads the model computes with; 0: as many as the cgroup's quota allows.",
     )
+    model_streams: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Batches that OpenVINO computes at once, each with its share of the threads; "
+        "0: one thread each, more of a large model, so that a short question takes some 5 ms.",
+    )
     model_exports_dir: Path = Field(
         DEFAULT_EXPORTS_DIR,
         description="Folder with models exported for OpenVINO beforehand, as an image carries "
@@ -48,8 +55,8 @@ class ModelSettings(WorkerSettings):
         3,
         ge=1,
         le=1000,
-        description="Batches that fail in a row before the model is checked; the worker is not "
-        "ready when it fails the check too.",
+        description="Texts on which the model fails in a row, each alone, before it is checked; "
+        "the worker is not ready when it fails the check too.",
     )
 
     def runtime(self, backend: BackendName, precision: PrecisionName, stopped: Event) -> Runtime:
@@ -61,6 +68,7 @@ class ModelSettings(WorkerSettings):
             self.model_cache_dir,
             stopped,
             self.model_exports_dir,
+            self.model_streams,
         )
 
     def limits(self, fastest_batch_tokens: int) -> Limits:

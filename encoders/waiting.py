@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Sequence
 from typing import Generic
 from weakref import ReferenceType, ref
 
@@ -46,6 +47,12 @@ class Waiting(Generic[P, R]):
                 self.fail(job, expired())
                 dropped += 1
         return dropped
+
+    def take(self, items: Sequence[Item[P, R]]) -> None:
+        """These wait no longer: a thread computes them. Who left meanwhile is not there."""
+        for item in items:
+            if item in item.job.waiting:
+                self.lanes[item.job.lane].remove(item)
 
     @staticmethod
     def answer(item: Item[P, R], result: R) -> None:

@@ -48,13 +48,13 @@ class EmbeddingEncoder:
             raise RuntimeError("start() comes first")
         model, batcher = self._running
         tokens = await asyncio.to_thread(_tokenize, model, question, sentences)
-        rows = await batcher.submit(
+        answer = await batcher.submit(
             tokens,
             [len(row) for row in tokens],
             lane="interactive",
             remaining_s=deadline.remaining_s(),
         )
-        vectors = _unit(np.stack(rows))
+        vectors = _unit(np.stack(answer.results))
         return vectors[0], vectors[1:]
 
     async def close(self) -> None:

@@ -21,11 +21,16 @@ from reranker_worker.settings import RerankerSettings
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """scores: in 0..1, one a passage; truncated: positions of passages that were cut."""
+    """scores: in 0..1, one a passage; truncated: positions of passages that were cut.
+
+    queue_s, model_s: as in `Answer`.
+    """
 
     scores: list[float]
     truncated: list[int]
     tokens: int
+    queue_s: float
+    model_s: float
 
 
 class Reranker:
@@ -43,7 +48,7 @@ class Reranker:
         metrics: BatchMetrics,
         on_health: Callable[[bool], Awaitable[None]],
     ) -> Self:
-        """Loads, warms and checks the model in the thread that will run it."""
+        """Loads, warms and checks the model in the threads that will run it."""
 
         def load(stopped: Event) -> PairScorer:
             runtime = settings.runtime(
@@ -89,19 +94,24 @@ class Reranker:
         Raises ServiceError TEXT_TOO_LONG when `truncate` is False and a passage must
         be cut, and what `Batcher.submit` raises.
         """
+        # Who cannot be served is told before anything is done for them.
+        least = self._scorer.least_tokens(passages)
+        self._batcher.admit(least, lane="interactive", remaining_s=remaining_s())
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(
             self._tokenizer, self._scorer.prepare, query, passages
         )
         if prepared.truncated and not truncate:
             raise too_long(f"passages[{prepared.truncated[0]}]", self.identity.max_tokens)
-        scores = await self._batcher.submit(
+        answer = await self._batcher.submit(
             prepared.pairs,
             [len(pair.tokens) for pair in prepared.pairs],
             lane="interactive",
             remaining_s=remaining_s(),
         )
-        return Scored(scores, prepared.truncated, prepared.tokens)
+        return Scored(
+            answer.results, prepared.truncated, prepared.tokens, answer.queue_s, answer.model_s
+        )
 
     async def aclose(self) -> None:
         """Answers what waits and releases the model."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
-from encoders.requests import require_fingerprint, require_text, require_texts
+from encoders.requests import require_fingerprint, require_text, require_texts, timings
 from reranker_worker.model import Reranker
 from runtime.errors import Reason, ServiceError
 
@@ -54,6 +54,7 @@ class RerankerService(reranker_pb2_grpc.RerankerServiceServicer):
             truncate=request.truncate,
             remaining_s=context.time_remaining,
         )
+        context.set_trailing_metadata(timings(scored.queue_s, scored.model_s))
         return reranker_pb2.ScorePassagesResponse(
             scores=scored.scores,
             truncated=scored.truncated,

@@ -1,10 +1,11 @@
-"""A model and a clock that tests control, for the batcher."""
+"""A model, a clock and streams that tests control, for the batcher."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from encoders.batch_metrics import BatchMetrics
 from encoders.batching import Batcher
 from encoders.limits import Limits
+from encoders.stage import Stage
 
 
 @dataclass
@@ -32,16 +34,19 @@ class FakeModel:
     now_s: float = 0.0
     broken: bool = False
     batches: list[list[Text]] = field(default_factory=list)
+    probes: int = 0
     # Called after each batch was recorded, before it is answered.
     during: Callable[[list[Text]], None] | None = None
+    # What the batch that is being computed has taken so far, by its own stream's clock.
+    ahead_s: float = 0.0
 
     def clock(self) -> float:
-        return self.now_s
+        return self.now_s + self.ahead_s
 
     def run(self, batch: Sequence[Text]) -> list[object]:
         texts = list(batch)
         self.batches.append(texts)
-        self.now_s += self.seconds_per_token * len(texts) * max(text.tokens for text in texts)
+        self.ahead_s += self.seconds_per_token * len(texts) * max(text.tokens for text in texts)
         if self.during is not None:
             self.during(texts)
         if self.broken or any(text.poisoned for text in texts):
@@ -49,20 +54,67 @@ class FakeModel:
         return [text.name for text in texts]
 
     def probe(self) -> None:
+        self.probes += 1
         if self.broken:
             raise RuntimeError("the fake model is still broken")
 
 
-class Inline(Executor):
-    """Runs what it is given at once, in the caller's thread: each step of a test is exact."""
+class FakeStreams:
+    """Streams in the time of a fake clock, which goes from the end of one batch to the next.
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    Between two ends the event loop turns until nothing happens any more, as it would in
+    the milliseconds of a real batch; a stream that ends one takes the next at once.
+    """
+
+    # Turns of the event loop between two ends: more than any chain of callbacks needs.
+    TURNS = 12
+
+    def __init__(self, model: FakeModel, count: int = 1) -> None:
+        self.count = count
+        self.most_at_once = 0
+        self._model = model
+        self._running: list[tuple[float, int, object]] = []
+        self._numbers = itertools.count()
+        self._driver: asyncio.Task[None] | None = None
+
+    def start(
+        self,
+        stage: Stage[Any],
+        compute: Callable[[Any], Any],
+        taken: Callable[[Any], None],
+        done: Callable[[Any], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def take() -> None:
+            while len(self._running) < self.count:
+                thing = stage.take_back()
+                if thing is None:
+                    return
+                loop.call_soon(taken, thing)
+                outcome = compute(thing)
+                end_s = self._model.clock()
+                self._model.ahead_s = 0.0
+                heapq.heappush(self._running, (end_s, next(self._numbers), outcome))
+                self.most_at_once = max(self.most_at_once, len(self._running))
+
+        async def drive() -> None:
+            while True:
+                for _ in range(self.TURNS):
+                    take()
+                    await asyncio.sleep(0)
+                if self._running:
+                    end_s, _, outcome = heapq.heappop(self._running)
+                    self._model.now_s = max(self._model.now_s, end_s)
+                    loop.call_soon(done, outcome)
+                    take()
+
+        self._driver = asyncio.create_task(drive())
+
+    async def join(self) -> None:
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.gather(self._driver, return_exceptions=True)
 
 
 @dataclass
@@ -70,6 +122,7 @@ class Bench:
     """A batcher over a fake model."""
 
     model: FakeModel
+    streams: FakeStreams
     batcher: Batcher[Text, object]
     registry: CollectorRegistry
     health: list[bool]
@@ -78,7 +131,11 @@ class Bench:
         """Submits without waiting."""
         tokens = [text.tokens for text in texts]
         options.setdefault("lane", "interactive")
-        return asyncio.create_task(self.batcher.submit(texts, tokens, **options))
+
+        async def results() -> list[object]:
+            return (await self.batcher.submit(texts, tokens, **options)).results
+
+        return asyncio.create_task(results())
 
     def sample(self, name: str, **labels: str) -> float:
         """A metric's value now."""
@@ -87,9 +144,12 @@ class Bench:
         return value
 
 
-def bench(limits: Limits | None = None, model: FakeModel | None = None) -> Bench:
+def bench(
+    limits: Limits | None = None, model: FakeModel | None = None, *, streams: int = 1
+) -> Bench:
     """Not started: what is submitted waits until `bench.batcher.start()`."""
     model = model or FakeModel()
+    fakes = FakeStreams(model, streams)
     registry = CollectorRegistry()
     health: list[bool] = []
 
@@ -103,6 +163,6 @@ def bench(limits: Limits | None = None, model: FakeModel | None = None) -> Bench
         probe=model.probe,
         on_health=on_health,
         now_s=model.clock,
-        executor=Inline(),
+        streams=fakes,
     )
-    return Bench(model, batcher, registry, health)
+    return Bench(model, fakes, batcher, registry, health)

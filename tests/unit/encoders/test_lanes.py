@@ -21,9 +21,12 @@ Row = Item[int, int]
 
 def rows(lengths: list[int]) -> list[Row]:
     loop = asyncio.new_event_loop()
-    job: Job[int, int] = Job("bulk", None, loop.create_future(), [], len(lengths))
+    answers = [loop.create_future() for _ in lengths]
     loop.close()
-    return [Item(job, index, index, tokens, float(index)) for index, tokens in enumerate(lengths)]
+    jobs: list[Job[int, int]] = [
+        Job("bulk", float(index), None, answer, [], 1) for index, answer in enumerate(answers)
+    ]
+    return [Item(job, 0, job_index, lengths[job_index]) for job_index, job in enumerate(jobs)]
 
 
 def padded(tokens: int) -> int:
@@ -72,7 +75,7 @@ def test_a_queue_counts_what_it_holds_whoever_leaves(sizes: list[int], random: o
     random.shuffle(leaving)  # type: ignore[attr-defined]
     for item in leaving:
         assert queue.tokens == sum(other.tokens for other in waiting)
-        assert queue.oldest_s == waiting[0].arrived_s
+        assert queue.oldest_s == waiting[0].job.arrived_s
         assert queue.window(3) == waiting[:3]
         queue.remove(item)
         waiting.remove(item)
