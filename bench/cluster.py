@@ -26,12 +26,12 @@ class Replicas:
     ) -> None:
         """stack: whoever closes it stops the replicas. settings: of every replica."""
         self.listed: tuple[Worker, ...] = ()
+        self.started: list[Worker] = []
         self._module = module
         self._name = f"{module}.test"
         self._names = names
         self._stack = stack
         self._settings = dict(settings)
-        self._started = 0
         self._port = 0
 
     @property
@@ -41,15 +41,15 @@ class Replicas:
 
     def start(self) -> Worker:
         """One more process, which is ready and which nobody knows of."""
-        self._started += 1
         settings = {
             "drain_pause_seconds": DRAIN_PAUSE_S,
-            "grpc_host": f"127.0.0.{self._started}",
+            "grpc_host": f"127.0.0.{len(self.started) + 1}",
             "grpc_port": self._port,  # the first takes a free one, the others the same
             **self._settings,
         }
         replica = self._stack.enter_context(worker.running(self._module, **settings))
         self._port = int(replica.target.rpartition(":")[2])
+        self.started.append(replica)
         return replica
 
     def announce(self, replica: Worker) -> None:
@@ -115,8 +115,15 @@ def running(
             for _ in range(counts[module]):
                 kinds[module].announce(kinds[module].start())
 
+        def empty() -> None:
+            with ThreadPoolExecutor() as pool:
+                list(
+                    pool.map(Worker.stop, [one for kind in kinds.values() for one in kind.started])
+                )
+
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, counts))
+        stack.callback(empty)  # after the gateway, and all at once
         front = worker.running(
             "gateway",
             server_host=LOOPBACK,
