@@ -39,7 +39,7 @@ Client = Apart[Load, Outcome]
 
 
 @dataclass(slots=True)
-class _Sent:
+class Sent:
     """One call as it was seen, not yet read: reading waits until the load is over."""
 
     due_s: float
@@ -74,7 +74,7 @@ def _open(target: str, service: str) -> Callable[[Load], Outcome]:
         sent = runner.run(drive(channel, load))
         duration_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
         gc.enable()
-        return Outcome(tuple(_call(one) for one in sent), duration_s, cpu_s, nice)
+        return Outcome(tuple(call_of(one) for one in sent), duration_s, cpu_s, nice)
 
     return run
 
@@ -86,10 +86,10 @@ def _before_all_others() -> int:
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 
-async def drive(channel: grpc.aio.Channel, load: Load) -> list[_Sent]:
+async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
     """Sends the load; returns when the last call has been answered or given up."""
     call = channel.unary_unary(load.method, request_serializer=bytes, response_deserializer=bytes)
-    sent: list[_Sent] = []
+    sent: list[Sent] = []
     origin_s = time.perf_counter()
 
     async def send(request: bytes, due_s: float) -> None:
@@ -104,7 +104,7 @@ async def drive(channel: grpc.aio.Channel, load: Load) -> list[_Sent]:
         except grpc.aio.AioRpcError as failed:
             ended_s = time.perf_counter()
             error = failed
-        sent.append(_Sent(due_s, late_s, ended_s - began_s, trailing, error))
+        sent.append(Sent(due_s, late_s, ended_s - began_s, trailing, error))
 
     requests = itertools.cycle(load.requests)
     if isinstance(load.schedule, Closed):
@@ -131,7 +131,8 @@ async def _closed(
     await asyncio.gather(*(repeat() for _ in range(in_flight)))
 
 
-def _call(sent: _Sent) -> Call:
+def call_of(sent: Sent) -> Call:
+    """What became of it, read from trailing metadata or the error."""
     if sent.error is None:
         said = dict(sent.trailing or ())
         return Call(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.publish import published, replaced
+from bench.publish import draw, published, replaced
 from bench.report import machine
 
 DOCUMENT = "# Speed\n\n<!-- bench:cache -->\nold\n<!-- /bench:cache -->\n\nReading.\n"
@@ -33,3 +33,24 @@ def test_a_measurement_without_results_stays(tmp_path: Path) -> None:
 def test_a_mark_without_its_end_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no"):
         replaced("<!-- bench:cache --> and on", "cache", "new")
+
+
+def test_pictures_are_drawn_from_results_and_only_from_them(tmp_path: Path) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    results.mkdir()
+    docs.mkdir()
+    draw(results, docs)
+    assert list(docs.iterdir()) == []
+    row = {
+        "multiple": 1.0,
+        "offered_per_s": 5.0,
+        "goodput_per_s": 5.0,
+        "refused_share": 0.0,
+        "late_share": 0.0,
+        "answered_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0},
+        "refused_ms": None,
+    }
+    part = {"name": "a part", "deadline_s": 1.0, "capacity_per_s": 5.0, "rows": [row]}
+    (results / "overload.json").write_text(json.dumps({"figures": {"parts": [part]}}))
+    draw(results, docs)
+    assert "A part: calls by outcome" in (docs / "overload.svg").read_text()
