@@ -24,15 +24,13 @@ import uvloop
 from bench.apart import Apart, apart
 from bench.calls import OK, Call, Load, Outcome
 from bench.schedule import Closed, arrivals_s
+from encoders.requests import MODEL_MS, QUEUE_MS
 from runtime.channel import channel_options
 from runtime.errors import decode
 
 # A user's machine is never busy with our models. Where the system lets it, the client
 # goes before everything else, so that its own waits for a processor are not measured.
 PRIORITY: Final = -10
-# Trailing metadata of an answer: what the worker says of its own time.
-MODEL_MS: Final = "rag-model-ms"
-QUEUE_MS: Final = "rag-queue-ms"
 READY_TIMEOUT_S: Final = 30.0
 
 Client = Apart[Load, Outcome]

@@ -20,6 +20,7 @@ from bench.options import Options
 from bench.report import Report, Table, Target, number
 from bench.stats import percentile
 from bench.worker_interference import QUESTIONS_PER_S
+from encoders.requests import MODEL_MS, QUEUE_MS
 
 NOT_MODEL_MS: Final = 0.7
 MOST_SLOWDOWN: Final = 3.0
@@ -91,7 +92,7 @@ def call_row(name: str, calls: Sequence[Call]) -> dict[str, Any]:
 def told(value_ms: float | None) -> float:
     """What a worker tells of every answer. Raises ValueError when it did not."""
     if value_ms is None:
-        raise ValueError("an answer without rag-model-ms or rag-queue-ms")
+        raise ValueError(f"an answer without {MODEL_MS} or {QUEUE_MS}")
     return value_ms
 
 
