@@ -13,12 +13,15 @@ from bench.report import Report, machine, save
 
 # In the order in which they run; each is a module of this package with `run(options)`.
 MEASUREMENTS: Final = {
+    "backends": "backends",
     "cache": "caching",
     "latency": "latency",
     "indexing": "indexing",
     "interference": "interference",
     "overload": "overload",
     "throughput": "throughput",
+    "reranking": "reranking",
+    "servers": "servers",
     "replicas": "replicas",
     "memory": "memory",
     "retrieval": "retrieval",

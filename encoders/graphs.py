@@ -15,6 +15,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
 
 from encoders.blueprint import Blueprint, InputType, Kind, Prompt
 from encoders.location import ModelFiles, ModelUnusableError
@@ -129,6 +130,8 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
 
     Raises ModelUnusableError for a model that this program cannot run, naming why.
     """
+    # It would draw "Loading weights" into the log.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     if kind == "cross_encoder":
         return _build_cross_encoder(files)
     model = SentenceTransformer(
