@@ -85,7 +85,7 @@ def _before_all_others() -> int:
 
 
 async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
-    """Sends the load; returns when the last call has been answered or given up."""
+    """Sends the load; returns when its time is over and the last call has been answered."""
     call = channel.unary_unary(load.method, request_serializer=bytes, response_deserializer=bytes)
     sent: list[Sent] = []
     origin_s = time.perf_counter()
@@ -112,6 +112,8 @@ async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
             for due_s in arrivals_s(load.schedule, load.duration_s):
                 await asyncio.sleep(max(0.0, origin_s + due_s - time.perf_counter()))
                 calls.create_task(send(next(requests), due_s))
+            # A pause at the end belongs to the load as much as one between two calls.
+            await asyncio.sleep(max(0.0, origin_s + load.duration_s - time.perf_counter()))
     return sent
 
 
