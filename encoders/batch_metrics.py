@@ -68,7 +68,10 @@ class BatchMetrics:
             registry=registry,
         )
         for lane in LANES:
-            for metric in (self._fill, self._duration, self._items):
+            # The queue's too: it is scraped while the model still loads.
+            for metric in (
+                self._queue_tokens, self._oldest, self._fill, self._duration, self._items
+            ):  # fmt: skip
                 metric.labels(lane)
         for kind in ("text", "padding"):
             self._tokens.labels(kind)

@@ -69,6 +69,9 @@ _CODES: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
     }
 )
 
+# Every code that a service fails a call with.
+FAILURE_CODES: Final = (*dict.fromkeys(_CODES.values()), grpc.StatusCode.INTERNAL)
+
 # For a status without ErrorInfo: made by gRPC itself, a proxy, or another server.
 _REASONS: Final[Mapping[grpc.StatusCode, Reason]] = MappingProxyType(
     {

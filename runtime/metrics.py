@@ -17,12 +17,16 @@ from prometheus_client import (
     start_http_server,
 )
 
+from runtime.errors import FAILURE_CODES
 from runtime.supervision import ResourceTaken
 
 # From a query's embedding (2 ms) to a long generation.
 RPC_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+
+# How a call can end. CANCELLED: its caller left.
+RPC_CODES: Final = ("OK", "CANCELLED", *(code.name for code in FAILURE_CODES))
 
 
 def new_registry() -> CollectorRegistry:
@@ -50,7 +54,8 @@ class RpcMetrics:
         self.in_flight = Gauge("rag_rpcs_in_flight", "Calls being served.", registry=registry)
         for method in methods:
             self._duration.labels(method)
-            self._ended.labels(method, "OK")
+            for code in RPC_CODES:
+                self._ended.labels(method, code)
 
     def observe(self, method: str, code: str, duration_s: float) -> None:
         """Counts one call that ended."""

@@ -286,7 +286,8 @@ async def test_metrics_of_every_method_exist_from_the_first_scrape() -> None:
             return text
 
         before = await asyncio.to_thread(scrape)
-        assert 'rag_rpcs_total{code="OK",method="GetModel"} 0.0' in before
+        for code in ("OK", "CANCELLED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL"):
+            assert f'rag_rpcs_total{{code="{code}",method="GetModel"}} 0.0' in before
         await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=10)
         assert 'rag_rpcs_total{code="OK",method="GetModel"} 1.0' in await asyncio.to_thread(scrape)
 

@@ -47,7 +47,7 @@ def samples() -> dict[str, dict[str, set[str]]]:
     found: dict[str, dict[str, set[str]]] = {}
     for make in (
         GatewayMetrics,
-        _watched_batches,
+        BatchMetrics,
         lambda registry: RpcMetrics(registry, ("EmbedTexts",)),
         lambda registry: GeneratorMetrics(registry, ("extractive",)),
     ):
@@ -59,12 +59,6 @@ def samples() -> dict[str, dict[str, set[str]]]:
                 for label, value in sample.labels.items():
                     labels.setdefault(label, set()).add(value)
     return found
-
-
-def _watched_batches(registry: CollectorRegistry) -> None:
-    metrics = BatchMetrics(registry)
-    for lane in LANES:
-        metrics.watch(lane, lambda: 0.0, lambda: 0.0)
 
 
 def _expanded(expression: str) -> str:
@@ -118,6 +112,46 @@ def test_every_metric_is_watched(samples: dict[str, dict[str, set[str]]]) -> Non
         "rag_rpcs_total",
     }
     assert families - watched == unwatched
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        # Public: dashboards and alerts of others are built on them.
+        ("rag_queries_total", {}),
+        ("rag_query_duration_seconds_count", {}),
+        ("rag_cache_hits_total", {"tier": {"memory", "redis"}}),
+        ("rag_cache_misses_total", {}),
+        ("rag_errors_total", {"type": {"QUEUE_FULL", "INTERNAL", "DEADLINE_EXCEEDED"}}),
+        ("rag_active_requests", {}),
+        ("rag_stage_duration_seconds_count", {"stage": {"embed", "search", "rerank", "generate"}}),
+        ("rag_queue_tokens", {"lane": set(LANES)}),
+        ("rag_queue_oldest_age_seconds", {"lane": set(LANES)}),
+        ("rag_batch_fill_ratio_count", {"lane": set(LANES)}),
+        ("rag_batch_duration_seconds_count", {"lane": set(LANES)}),
+        ("rag_tokens_total", {"kind": {"text", "padding"}}),
+        ("rag_tokens_per_second", {}),
+        ("rag_requests_shed_total", {"cause": {"queue_full", "too_late", "expired", "cancelled"}}),
+        ("rag_rpcs_total", {"code": {"OK", "CANCELLED", "RESOURCE_EXHAUSTED", "INTERNAL"}}),
+    ],
+)
+def test_public_series_are_there_before_anything_happens(
+    samples: dict[str, dict[str, set[str]]], name: str, labels: dict[str, set[str]]
+) -> None:
+    assert name in samples
+    for label, values in labels.items():
+        assert values <= samples[name][label]
+
+
+@pytest.mark.parametrize("guide", ["operations.md", "scaling.md"])
+def test_guides_name_metrics_that_exist(
+    guide: str, samples: dict[str, dict[str, set[str]]]
+) -> None:
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples}
+    shown_by_the_adapter = {name.split(":")[1] for name in RECORDED}
+    named = set(METRIC.findall((ROOT / "docs" / guide).read_text()))
+    assert named
+    assert named <= families | shown_by_the_adapter
 
 
 def test_alerts_say_what_is_wrong() -> None:
