@@ -79,14 +79,14 @@ async def ask(
             sent_s = time.perf_counter()
             writer.write(next(requests))
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                status, body = await _read(reader)
+                status, body = await read_answer(reader)
             replies.append(Reply(status, body, time.perf_counter() - sent_s))
     finally:
         writer.close()
     return replies
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body of one answer, which must say its length."""
     head = (await reader.readuntil(_HEADER_END)).lower()
     status = int(head[9:12])

@@ -103,6 +103,7 @@ def save_cross_encoder(folder: Path) -> Callable[[Path], None]:
             AutoTokenizer,
         )
 
+        _be_quiet()  # that the head is new is known
         torch.manual_seed(0)
         config = AutoConfig.from_pretrained(folder, num_labels=1, initializer_range=0.3)
         model = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
@@ -117,9 +118,16 @@ def save_cross_encoder(folder: Path) -> Callable[[Path], None]:
 def _loading(precision: Precision, device: Device) -> dict[str, Any]:
     """How either is loaded; its threads are those that our worker takes."""
     import torch
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _be_quiet()
     torch.set_num_threads(available_cpus())
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     return {"device": device, "local_files_only": True, "model_kwargs": {"dtype": dtype}}
+
+
+def _be_quiet() -> None:
+    """No progress bars between the tables."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]

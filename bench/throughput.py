@@ -101,7 +101,7 @@ def run(options: Options) -> Report:
         for subject in subjects:  # each has its buffers and threads before the first slice
             subject.compute(texts[:64])
         courses = take_turns(subjects, slices, ceiling.measure)
-        lengths = _lengths(texts, folder, uvloop.run(_max_tokens(ours.target)))
+        lengths = token_lengths(texts, folder, ours.target)
     return _report(courses, lengths, ceiling, Shape.read(folder))
 
 
@@ -139,18 +139,18 @@ def _ceiling(stack: contextlib.ExitStack, shape: Shape, device: Device, seconds:
     )
 
 
+def token_lengths(texts: Sequence[str], folder: Path, target: str) -> list[int]:
+    """Tokens of each text as the model in `folder`, which the worker at `target` runs, reads it."""
+    serialised = (folder / "tokenizer.json").read_text()
+    tokenizer = Tokenizer(serialised, max_tokens=uvloop.run(_max_tokens(target)), pad_id=0)
+    return [len(tokens) for tokens in tokenizer.encode(texts)]
+
+
 async def _max_tokens(target: str) -> int:
     async with open_channel(target, SERVICE, Tracing(None)) as channel:
         stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
         model = await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
     return int(model.max_tokens)
-
-
-def _lengths(texts: Sequence[str], folder: Path, max_tokens: int) -> list[int]:
-    """Tokens of each text as the model reads it."""
-    serialised = (folder / "tokenizer.json").read_text()
-    tokenizer = Tokenizer(serialised, max_tokens=max_tokens, pad_id=0)
-    return [len(tokens) for tokens in tokenizer.encode(texts)]
 
 
 def largest_cosine_loss(vectors: Floats, reference: Floats) -> float:

@@ -1,0 +1,173 @@
+"""Reranking at full speed: our worker over gRPC, and sentence-transformers' CrossEncoder.
+
+No package carries a cross-encoder, so one is made of the packaged encoder's weights and a head
+that is freshly drawn: its speed is that of any cross-encoder of this size, its scores mean
+nothing. A second worker runs the default, late interaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import uvloop
+from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
+
+from bench import worker
+from bench.apart import apart
+from bench.ceiling import Device
+from bench.datasets import rust_quiz
+from bench.options import Options
+from bench.passages import passages
+from bench.reference import Computed, Question, Setting, cross_encoder, save_cross_encoder
+from bench.report import Report, Table, Target, number
+from bench.throughput import MODEL, SETTINGS
+from bench.turns import Course, Subject, in_slices, take_turns
+from encoders.location import locate
+from encoders.machine import has_nvidia_gpu
+from runtime.channel import open_channel
+from runtime.telemetry import Tracing
+
+SERVICE: Final = "rag.reranker.v1.RerankerService"
+TIMEOUT_S: Final = 120.0
+# As RERANK_CANDIDATES; and questions in flight, so that one is always waiting.
+PASSAGES: Final = 30
+IN_FLIGHT: Final = 4
+QUESTIONS: Final = 60
+QUICK_QUESTIONS: Final = 8
+# A GPU is through with 60 questions before its clock has risen.
+GPU_FACTOR: Final = 20
+SLICES: Final = 5
+FLOOR: Final = 4.0
+
+
+def run(options: Options) -> Report:
+    """Scores chunks of the Rust book against the questions of its quiz."""
+    device: Device = "cuda" if has_nvidia_gpu() else "cpu"
+    count = QUICK_QUESTIONS if options.quick else QUESTIONS
+    questions = _questions(options.data, count * (GPU_FACTOR if device == "cuda" else 1))
+    folder = locate(MODEL).folder
+    with contextlib.ExitStack() as stack:
+        made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        with apart(partial(save_cross_encoder, folder)) as save:
+            save(made / "cross-encoder")
+        subjects = [
+            _reference(stack, made / "cross-encoder", setting, device)
+            for setting in SETTINGS[device]
+        ]
+        # Its export belongs to a model that is gone after this run.
+        exports = made / "exports"
+        subjects += [
+            _ours(stack, reranker_model=made / "cross-encoder", model_cache_dir=exports),
+            _ours(stack, reranker_model=MODEL),
+        ]
+        for subject in subjects:
+            subject.compute(questions[:2])
+        courses = take_turns(subjects, in_slices(questions, options.rounds(SLICES)))
+    return _report(courses, questions)
+
+
+def _questions(data: Path, count: int) -> list[Question]:
+    """Questions of the quiz, again from the first when there are too few, each with passages."""
+    queries = itertools.cycle(question.text for question in rust_quiz(data).questions)
+    texts = passages(data, count * PASSAGES)
+    return [
+        Question(next(queries), tuple(texts[start : start + PASSAGES]))
+        for start in range(0, len(texts), PASSAGES)
+    ]
+
+
+def _reference(
+    stack: contextlib.ExitStack, folder: Path, setting: Setting, device: Device
+) -> Subject[Question]:
+    predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, device)))
+    return Subject(f"CrossEncoder.predict, {setting.name}", predict, (predict.pid,))
+
+
+def _ours(stack: contextlib.ExitStack, **settings: object) -> Subject[Question]:
+    ours = stack.enter_context(worker.running("reranker_worker", **settings))
+    client = stack.enter_context(apart(partial(reranker_client, ours.target)))
+    description = ours.description.partition(", ")[2]
+    return Subject(f"reranker over gRPC: {description}", client, (ours.pid,))
+
+
+def reranker_client(target: str) -> Callable[[Sequence[Question]], Computed]:
+    """A client of our reranker, made where it runs."""
+    return lambda questions: uvloop.run(_score_all(target, questions))
+
+
+async def _score_all(target: str, questions: Sequence[Question]) -> Computed:
+    """A call for each question, IN_FLIGHT at a time."""
+    async with open_channel(target, SERVICE, Tracing(None)) as channel:
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
+        numbered = iter(enumerate(questions))
+        started_s = time.perf_counter()
+        parts = await asyncio.gather(*(_sender(stub, numbered) for _ in range(IN_FLIGHT)))
+        seconds = time.perf_counter() - started_s
+    scores = dict(part for each in parts for part in each)
+    ordered = [score for number in range(len(questions)) for score in scores[number]]
+    return Computed(np.array(ordered, np.float32), seconds)
+
+
+async def _sender(
+    stub: reranker_pb2_grpc.RerankerServiceAsyncStub, numbered: Iterator[tuple[int, Question]]
+) -> list[tuple[int, list[float]]]:
+    scored = []
+    for index, question in numbered:
+        request = reranker_pb2.ScorePassagesRequest(
+            query=question.query, passages=question.passages, truncate=True
+        )
+        answer = await stub.ScorePassages(request, timeout=TIMEOUT_S)
+        scored.append((index, list(answer.scores)))
+    return scored
+
+
+def _report(courses: list[Course], questions: Sequence[Question]) -> Report:
+    pairs = sum(len(question.passages) for question in questions)
+    base, *_, ours, default = courses
+    differences = {
+        course.name: float(np.abs(course.values - base.values).max())
+        for course in courses
+        if course is not default  # late interaction has a scale of its own
+    }
+    table = Table(
+        f"{len(questions):,} questions with {PASSAGES} passages each, {len(base.turns)} turn(s)",
+        ("", "pairs/s", "questions/s", "× the first", "largest difference of a score", "CPU s"),
+        [
+            (
+                course.name,
+                number(pairs / course.seconds),
+                number(len(questions) / course.seconds),
+                number(course.times_as_fast_as(base)),
+                f"{differences[course.name]:.4f}" if course.name in differences else "",
+                number(course.cpu_s),
+            )
+            for course in courses
+        ],
+    )
+    target = Target(
+        "pairs/s of the reranker over CrossEncoder's in fp32",
+        ours.times_as_fast_as(base),
+        FLOOR,
+        at_most=False,
+    )
+    figures = {
+        "questions": len(questions),
+        "pairs": pairs,
+        "seconds": {c.name: [turn.computed.seconds for turn in c.turns] for c in courses},
+        "cpu_s": {c.name: [turn.cpu_s for turn in c.turns] for c in courses},
+        "cpus_of_those_that_wait": {c.name: c.waiting_share for c in courses},
+        "times_as_fast": {c.name: c.times_as_fast_as(base) for c in courses},
+        "times_as_fast_in_total": {c.name: base.seconds / c.seconds for c in courses},
+        "largest_difference_of_a_score": differences,
+    }
+    return Report(figures, [table], [target])
