@@ -42,6 +42,8 @@ class Embedder:
     def __init__(self, model: EmbeddingModel, batcher: EmbeddingBatcher) -> None:
         self._model = model
         self._batcher = batcher
+        # One thread a lane waits for the tokenizers' own, so that a question never stands
+        # behind the thousand texts of a bulk call.
         self._tokenizers = {
             lane: ThreadPoolExecutor(1, thread_name_prefix=f"tokenizer-{lane}") for lane in LANES
         }

@@ -17,7 +17,7 @@ import numpy as np
 
 from encoders.encoder import Floats
 from encoders.scoring import Pair, PairScorer, Prepared, Query
-from encoders.tokenizing import BoolArray
+from encoders.tokenizing import BoolArray, Tokens
 
 
 class LateInteraction(PairScorer):
@@ -42,26 +42,25 @@ class LateInteraction(PairScorer):
 
     def score(self, batch: Sequence[Pair]) -> list[float]:
         """One padded batch of pairs, of any queries: scores in 0..1."""
-        self._compute_queries(batch)
         states = self._encoder.run([pair.tokens for pair in batch])
-        if not np.isfinite(states).all():
-            raise FloatingPointError("the model gave states that are not finite")
         content = np.zeros(states.shape[:2], np.bool_)
         for row, pair in enumerate(batch):
             content[row, : len(pair.tokens)] = pair.tokens.content
         scores = np.empty(len(batch), np.float32)
+        # After the passages: of the batches of one call that begin together on several
+        # streams, the first to get here computes the query, and the others find it.
         for query in {pair.query for pair in batch}:
             rows = [row for row, pair in enumerate(batch) if pair.query is query]
-            scores[rows] = max_sim(query.computed(), states[rows], content[rows])
-        return [float(score) for score in scores]
+            chosen = slice(None) if len(rows) == len(batch) else rows  # a slice copies nothing
+            asked = query.states(self._query_states)
+            scores[chosen] = max_sim(asked, states[chosen], content[chosen])
+        if not np.isfinite(scores).all():
+            raise FloatingPointError("the model gave states that are not finite")
+        return scores.tolist()
 
-    def _compute_queries(self, batch: Sequence[Pair]) -> None:
-        new = list({pair.query for pair in batch if pair.query.states is None})
-        if not new:
-            return
-        states = self._encoder.run([query.tokens for query in new])
-        for row, query in enumerate(new):
-            query.states = states[row, : len(query.tokens)][query.tokens.content]
+    def _query_states(self, tokens: Tokens) -> Floats:
+        states: Floats = self._encoder.run([tokens])[0, : len(tokens)][tokens.content]
+        return states
 
 
 def max_sim(query: Floats, passages: Floats, content: BoolArray) -> Floats:

@@ -54,13 +54,15 @@ def multiplies_bf16(cpuinfo: Path = _CPUINFO) -> str | None:
 
 
 def limit_threads(threads: int) -> None:
-    """Bounds the process's other pools: the tokenizers' and that of numpy's matrix products.
+    """Bounds the process's other pools: the tokenizers' to `threads`, numpy's to none.
 
     Each starts a thread per CPU of the host otherwise, whatever the quota. The
-    tokenizers read theirs once, before the first batch of texts.
+    tokenizers read theirs once, before the first batch of texts. numpy multiplies in
+    the calling thread: OpenBLAS's own wait for more in a busy loop of some 25 ms, which
+    doubled the time of scoring beside the model.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    threadpool_limits(threads, user_api="blas")
+    threadpool_limits(1, user_api="blas")
 
 
 def has_nvidia_gpu(devices: Path = _DEVICES) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from encoders.blueprint import Kind
@@ -21,16 +22,18 @@ _PAIR_HEADS: Final = ("ForSequenceClassification", "ForCausalLM")
 
 @dataclass(slots=True, eq=False)
 class Query:
-    """A query shared by pairs; `states` are set by whoever computes them first."""
+    """A query shared by pairs, whose batches run in several threads."""
 
     tokens: Tokens
-    states: Floats | None = None
+    _states: Floats | None = None
+    _lock: Lock = field(default_factory=Lock)
 
-    def computed(self) -> Floats:
-        """The states, float32 [content tokens, dimension]."""
-        if self.states is None:
-            raise RuntimeError("a batch computes its queries before its pairs")
-        return self.states
+    def states(self, compute: Callable[[Tokens], Floats]) -> Floats:
+        """Float32 [content tokens, dimension]: computed by whoever asks first, once."""
+        with self._lock:
+            if self._states is None:
+                self._states = compute(self.tokens)
+            return self._states
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,7 @@ class Prepared:
 
 
 class PairScorer(EncoderModel, ABC):
-    """A model that is loaded. `prepare` is thread-safe, `score` for one thread."""
+    """A model that is loaded. `prepare` is for any threads, `score` for `streams`."""
 
     # How scores are made: "cross_encoder" or "late_interaction".
     engine: str

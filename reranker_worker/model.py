@@ -39,7 +39,8 @@ class Reranker:
     def __init__(self, scorer: PairScorer, batcher: Batcher[Pair, float]) -> None:
         self._scorer = scorer
         self._batcher = batcher
-        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        # Two, so that a call of a thousand passages does not hold up one of thirty.
+        self._tokenizer = ThreadPoolExecutor(2, thread_name_prefix="tokenizer")
 
     @classmethod
     async def open(
