@@ -58,8 +58,9 @@ def channel_options(service_name: str) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2_000),
-        # gRPC's own 30 s would hide a new replica for as long.
-        ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+        # A name is resolved again when a connection ends, and then at most so often: gRPC's own
+        # 30 s would hide a new replica for as long.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # Workers are reached directly; `http_proxy` is for the outside world.
         ("grpc.enable_http_proxy", 0),
         # Two channels to one address are two clients, each with its own connections.

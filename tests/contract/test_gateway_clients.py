@@ -149,6 +149,23 @@ async def test_unavailable_is_tried_once_more(embedder: EmbedderClient, script: 
     assert len(script.requests) == 2
 
 
+async def test_calls_are_spread_evenly_over_a_list_of_replicas() -> None:
+    scripts = Script(), Script()
+    async with (
+        workers.embedder(scripts[0]) as one,
+        workers.embedder(scripts[1]) as other,
+        channel_to(f"ipv4:{one},{other}", EMBEDDER_SERVICE) as channel,
+    ):
+        client = EmbedderClient(channel)
+        async with asyncio.timeout(30):
+            while not all(script.requests for script in scripts):  # both are connected
+                await embed(client, "a")
+        before = [len(script.requests) for script in scripts]
+        for _ in range(20):
+            await embed(client, "a")
+        assert [len(script.requests) for script in scripts] == [count + 10 for count in before]
+
+
 async def test_a_large_call_is_tried_once_more_too(
     embedder: EmbedderClient, script: Script
 ) -> None:
