@@ -77,6 +77,11 @@ class FakeStreams:
         self._numbers = itertools.count()
         self._driver: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> int:
+        """How many compute now."""
+        return len(self._running)
+
     def start(
         self,
         stage: Stage[Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,11 +35,13 @@ calls = st.builds(
     Call,
     lane=st.sampled_from(["interactive", "bulk"]),
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8).map(tuple),
-    after=st.integers(0, 12),
+    after=st.integers(0, 60),
     remaining_s=st.none() | st.floats(0.0, 0.5),
-    leaves_after=st.none() | st.integers(0, 12),
+    # From before it is queued, over prepared and running, to after it was answered.
+    leaves_after=st.none() | st.integers(0, 60),
     poisoned=st.none() | st.integers(0, 30),
 )
+streams = st.integers(1, 3)
 limits = st.builds(
     Limits,
     queue_tokens=st.integers(50, 1000),
@@ -73,8 +76,8 @@ async def run_call(made: Bench, number: int, call: Call) -> Outcome:
         return error.reason
 
 
-async def play(bounds: Limits, script: list[Call]) -> tuple[Bench, list[Outcome]]:
-    made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S))
+async def play(bounds: Limits, script: list[Call], count: int) -> tuple[Bench, list[Outcome]]:
+    made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S), streams=count)
     made.batcher.start()
     running = [run_call(made, number, call) for number, call in enumerate(script)]
     async with asyncio.timeout(20):  # a caller that gets no answer fails the test
@@ -84,9 +87,12 @@ async def play(bounds: Limits, script: list[Call]) -> tuple[Bench, list[Outcome]
 
 
 @settings(deadline=None, max_examples=150)
-@given(limits, st.lists(calls, min_size=1, max_size=12))
-def test_every_caller_gets_its_own_answer_once(bounds: Limits, script: list[Call]) -> None:
-    made, outcomes = asyncio.run(play(bounds, script))
+@given(limits, st.lists(calls, min_size=1, max_size=12), streams)
+def test_every_caller_gets_its_own_answer_once(
+    bounds: Limits, script: list[Call], count: int
+) -> None:
+    made, outcomes = asyncio.run(play(bounds, script, count))
+    assert 1 <= made.streams.most_at_once <= count or not made.model.batches
     succeeded = [batch for batch in made.model.batches if not any(t.poisoned for t in batch)]
     computed = [text.name for batch in succeeded for text in batch]
     assert len(computed) == len(set(computed)), "a text was computed twice"
@@ -108,9 +114,9 @@ def test_every_caller_gets_its_own_answer_once(bounds: Limits, script: list[Call
 
 
 @settings(deadline=None, max_examples=100)
-@given(limits, st.lists(calls, min_size=1, max_size=12))
-def test_no_batch_exceeds_its_budget(bounds: Limits, script: list[Call]) -> None:
-    made, _ = asyncio.run(play(bounds, script))
+@given(limits, st.lists(calls, min_size=1, max_size=12), streams)
+def test_no_batch_exceeds_its_budget(bounds: Limits, script: list[Call], count: int) -> None:
+    made, _ = asyncio.run(play(bounds, script, count))
     for batch in made.model.batches:
         padded = len(batch) * max(text.tokens for text in batch)
         assert padded <= bounds.batch_tokens or len(batch) == 1
@@ -118,13 +124,13 @@ def test_no_batch_exceeds_its_budget(bounds: Limits, script: list[Call]) -> None
 
 
 @settings(deadline=None, max_examples=100)
-@given(limits, st.lists(calls, min_size=1, max_size=12))
-def test_the_queue_stays_bounded(bounds: Limits, script: list[Call]) -> None:
+@given(limits, st.lists(calls, min_size=1, max_size=12), streams)
+def test_the_queue_stays_bounded(bounds: Limits, script: list[Call], count: int) -> None:
     seen: list[float] = []
     largest = max(sum(call.lengths) for call in script)
 
     async def watched() -> None:
-        made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S))
+        made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S), streams=count)
         made.model.during = lambda _: seen.append(
             sum(made.sample("rag_queue_tokens", lane=lane) for lane in ("interactive", "bulk"))
         )
@@ -144,16 +150,17 @@ def test_the_queue_stays_bounded(bounds: Limits, script: list[Call]) -> None:
     lane=st.sampled_from(["interactive", "bulk"]),
     rivals=st.integers(20, 120),
     tokens=st.integers(1, 60),
+    count=streams,
 )
 def test_nobody_starves_in_either_lane(
-    bounds: Limits, lane: Lane, rivals: int, tokens: int
+    bounds: Limits, lane: Lane, rivals: int, tokens: int, count: int
 ) -> None:
     """However many come later in the other lane, one waits a bounded number of batches."""
     bounds = replace(bounds, queue_tokens=100_000, bulk_queue_share=1.0, batch_items=1)
     other: Lane = "bulk" if lane == "interactive" else "interactive"
 
     async def play() -> list[object]:
-        made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S))
+        made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S), streams=count)
         waiting = [made.ask([Text("rival", 10)], lane=other) for _ in range(rivals)]
         waiting.append(made.ask([Text("one", tokens)], lane=lane))
         await asyncio.sleep(0)
@@ -169,4 +176,60 @@ def test_nobody_starves_in_either_lane(
     else:
         # Each rival takes 10 ms and earns bulk its share; one quantum is due before a turn.
         earned_s = 10 * TOKEN_S * bounds.bulk_share / (1 - bounds.bulk_share)
-        assert position <= bounds.bulk_quantum_s / earned_s + 2
+        # What is owed is known when a batch ends: each stream may have one more on its way.
+        assert position <= bounds.bulk_quantum_s / earned_s + 2 * count
+
+
+@settings(deadline=None, max_examples=80)
+@given(limits, st.lists(calls, min_size=1, max_size=12), streams, st.data())
+def test_a_model_that_breaks_is_probed_alone_and_everyone_is_answered(
+    bounds: Limits, script: list[Call], count: int, data: st.DataObject
+) -> None:
+    """It breaks and works again at any time; the probe finds no batch beside it."""
+    breaks_after = data.draw(st.integers(0, 5))
+    bounds = replace(bounds, max_failures=data.draw(st.integers(1, 3)), probe_interval_s=0.0)
+
+    class Breaking(FakeModel):
+        def run(self, batch: Sequence[Text]) -> list[object]:
+            self.broken = self.probes == 0 and len(self.batches) >= breaks_after
+            return super().run(batch)
+
+        def probe(self) -> None:
+            beside.append(made.streams.running)
+            super().probe()
+            self.broken = False
+
+    beside: list[int] = []
+    made: Bench
+
+    async def watched() -> list[Outcome]:
+        nonlocal made
+        made = bench(bounds, Breaking(seconds_per_token=TOKEN_S), streams=count)
+        made.batcher.start()
+        running = [run_call(made, number, call) for number, call in enumerate(script)]
+        async with asyncio.timeout(20):
+            outcomes = await asyncio.gather(*running)
+        await made.batcher.aclose()
+        return outcomes
+
+    for number, outcome in enumerate(asyncio.run(watched())):
+        if isinstance(outcome, list):
+            assert outcome == [(number, index) for index in range(len(script[number].lengths))]
+    assert beside == [0] * len(beside)
+
+
+@settings(deadline=None, max_examples=60)
+@given(streams, st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_no_stream_is_idle_while_something_waits(count: int, lengths: list[int]) -> None:
+    """All streams together are as fast as they can be, up to one batch of each at the end."""
+
+    async def play() -> float:
+        made = bench(Limits(batch_tokens=60), FakeModel(seconds_per_token=TOKEN_S), streams=count)
+        made.batcher.start()
+        await asyncio.gather(*(made.ask([Text(n, size)]) for n, size in enumerate(lengths)))
+        await made.batcher.aclose()
+        padded = [len(batch) * max(t.tokens for t in batch) for batch in made.model.batches]
+        assert made.model.now_s <= (sum(padded) / count + max(padded)) * TOKEN_S + 1e-9
+        return made.model.now_s
+
+    assert asyncio.run(play()) > 0
