@@ -1,4 +1,4 @@
-"""`python -m bench [measurement ...]`: runs them one after the other, all by default."""
+"""`python -m bench [measurement ...]`: runs them one after the other, all by default but one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ MEASUREMENTS: Final = {
     "memory": "memory",
     "retrieval": "retrieval",
 }
+# Not among "all": installs other projects first, gigabytes from a package registry.
+ON_REQUEST: Final = frozenset({"servers"})
 
 
 class Measurement(Protocol):
@@ -46,7 +48,8 @@ def main() -> None:
         f"load average {here['load_average_before'][0]:.1f} before the start",
         flush=True,
     )
-    for name in arguments.measurements or MEASUREMENTS:
+    usual = [name for name in MEASUREMENTS if name not in ON_REQUEST]
+    for name in arguments.measurements or usual:
         print(f"\n## {name}\n", flush=True)
         before = machine()
         started_s = time.monotonic()

@@ -61,7 +61,7 @@ RECIPES: Final = (
             "{port}",
             "--timeout",
             "120000",
-        ),  # fmt: skip
+        ),
         path="/inference",
     ),
 )
