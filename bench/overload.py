@@ -30,6 +30,8 @@ ROUNDS: Final = 2
 CAUSES: Final = ("queue_full", "too_late", "expired", "cancelled")
 TOO_MANY: Final = "too_many_calls"
 EXPIRED: Final = "DEADLINE_EXCEEDED"
+# Less than one step of the kernel's clock in a second was not measured.
+LEAST_CORES: Final = 0.01
 
 
 class TooBusy(Exception):
@@ -68,12 +70,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One load: what the client saw, what the worker refused or dropped by cause, CPU shares."""
+    """One load: what the client saw, what the worker refused or dropped by cause, CPU used.
+
+    client_cores, worker_cores: CPU seconds a second.
+    """
 
     outcome: Outcome
     shed: dict[str, float]
-    client_share: float
-    worker_share: float
+    client_cores: float
+    worker_cores: float
 
 
 def parts(options: Options) -> tuple[Part, ...]:
@@ -123,8 +128,12 @@ def _measure(part: Part, rounds: int) -> dict[str, Any]:
             meter, before = CpuMeter({"worker": running.pid}), scrape(running.metrics_url)
             outcome = send(part.load(schedule))
             spent_s, after = meter.spent_s()["worker"], scrape(running.metrics_url)
-            cores_s = outcome.duration_s * (os.cpu_count() or 1)
-            return Piece(outcome, shed(before, after), outcome.cpu_s / cores_s, spent_s / cores_s)
+            return Piece(
+                outcome,
+                shed(before, after),
+                outcome.cpu_s / outcome.duration_s,
+                spent_s / outcome.duration_s,
+            )
 
         closed = {n: goodput(part, piece(Closed(n)).outcome.calls) for n in part.in_flight}
         capacity = max(closed.values())
@@ -170,7 +179,7 @@ def _refused(metrics: Metrics) -> float:
 
 def row(part: Part, multiple: float, capacity: float, pieces: Sequence[Piece]) -> dict[str, Any]:
     """Everything about one rate: calls per second by outcome, and how long they took."""
-    window = part.window
+    window, cores = part.window, os.cpu_count() or 1
     each = [piece.outcome.calls for piece in pieces]
     due = [call for calls in each for call in window.due(calls)]
     answered = [call.latency_s * 1000 for call in due if call.code == OK]
@@ -198,8 +207,12 @@ def row(part: Part, multiple: float, capacity: float, pieces: Sequence[Piece]) -
         "refused_ms": _percentiles(refused_ms),
         "retry_after_p50_s": percentile(retry_s, 50) if retry_s else None,
         "client_late_p99_ms": max(0.0, percentile(late_ms, 99)) if late_ms else 0.0,
-        "client_cpu_share": statistics.median(piece.client_share for piece in pieces),
-        "worker_cpu_share": statistics.median(piece.worker_share for piece in pieces),
+        "client_cpu_share": statistics.median(piece.client_cores for piece in pieces) / cores,
+        "worker_cpu_share": statistics.median(piece.worker_cores for piece in pieces) / cores,
+        "goodput_per_cpu_s": statistics.median(
+            goodput(part, piece.outcome.calls) / max(piece.worker_cores, LEAST_CORES)
+            for piece in pieces
+        ),
         "shed": {
             cause: sum(piece.shed[cause] for piece in pieces) for cause in (*CAUSES, TOO_MANY)
         },
@@ -250,13 +263,14 @@ def _tables(part: dict[str, Any]) -> Iterator[Table]:
     yield Table(
         f"Refused and dropped by cause (calls of all rounds), and shares of all processors, {name}",
         ("offered / capacity", *(cause.replace("_", " ") for cause in (*CAUSES, TOO_MANY)),
-         "CPU: worker", "client"),
+         "CPU: worker", "client", "goodput per CPU s of the worker"),
         [
             (
                 f"{one['multiple']:g}",
                 *(f"{one['shed'][cause]:.0f}" for cause in (*CAUSES, TOO_MANY)),
                 f"{one['worker_cpu_share']:.0%}",
                 f"{one['client_cpu_share']:.0%}",
+                number(one["goodput_per_cpu_s"]),
             )
             for one in rows
         ],

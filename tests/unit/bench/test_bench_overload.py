@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,8 @@ def test_a_row_counts_calls_by_what_became_of_them() -> None:
     assert made["retry_after_p50_s"] == 0.5
     assert made["client_late_p99_ms"] == pytest.approx(300)
     assert made["shed"] == NOTHING_SHED | {"too_late": 4.0}
+    assert made["goodput_per_cpu_s"] == 0.5 / 0.5
+    assert made["worker_cpu_share"] == 0.5 / (os.cpu_count() or 1)
 
 
 def test_a_load_without_calls_is_a_row_too() -> None:
