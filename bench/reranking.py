@@ -1,4 +1,4 @@
-"""Reranking at full speed: our worker over gRPC, and sentence-transformers' CrossEncoder.
+"""Reranking at full speed on a CPU: our worker over gRPC, and sentence-transformers' CrossEncoder.
 
 No package carries a cross-encoder, so one is made of the packaged encoder's weights and a head
 that is freshly drawn: its speed is that of any cross-encoder of this size, its scores mean
@@ -23,7 +23,6 @@ from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
 from bench import worker
 from bench.apart import apart
-from bench.ceiling import Device
 from bench.datasets import rust_quiz
 from bench.options import Options
 from bench.passages import passages
@@ -32,7 +31,6 @@ from bench.report import Report, Table, Target, number
 from bench.throughput import MODEL, SETTINGS
 from bench.turns import Course, Subject, in_slices, take_turns
 from encoders.location import locate
-from encoders.machine import has_nvidia_gpu
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
 
@@ -43,26 +41,19 @@ PASSAGES: Final = 30
 IN_FLIGHT: Final = 4
 QUESTIONS: Final = 60
 QUICK_QUESTIONS: Final = 8
-# A GPU is through with 60 questions before its clock has risen.
-GPU_FACTOR: Final = 20
 SLICES: Final = 5
 FLOOR: Final = 4.0
 
 
 def run(options: Options) -> Report:
     """Scores chunks of the Rust book against the questions of its quiz."""
-    device: Device = "cuda" if has_nvidia_gpu() else "cpu"
-    count = QUICK_QUESTIONS if options.quick else QUESTIONS
-    questions = _questions(options.data, count * (GPU_FACTOR if device == "cuda" else 1))
+    questions = _questions(options.data, QUICK_QUESTIONS if options.quick else QUESTIONS)
     folder = locate(MODEL).folder
     with contextlib.ExitStack() as stack:
         made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         with apart(partial(save_cross_encoder, folder)) as save:
             save(made / "cross-encoder")
-        subjects = [
-            _reference(stack, made / "cross-encoder", setting, device)
-            for setting in SETTINGS[device]
-        ]
+        subjects = [_reference(stack, made / "cross-encoder", setting) for setting in SETTINGS]
         # Its export belongs to a model that is gone after this run.
         exports = made / "exports"
         subjects += [
@@ -85,10 +76,8 @@ def _questions(data: Path, count: int) -> list[Question]:
     ]
 
 
-def _reference(
-    stack: contextlib.ExitStack, folder: Path, setting: Setting, device: Device
-) -> Subject[Question]:
-    predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, device)))
+def _reference(stack: contextlib.ExitStack, folder: Path, setting: Setting) -> Subject[Question]:
+    predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, "cpu")))
     return Subject(f"CrossEncoder.predict, {setting.name}", predict, (predict.pid,))
 
 

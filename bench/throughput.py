@@ -1,4 +1,4 @@
-"""Embedding at full speed: our worker over gRPC, sentence-transformers, and the machine's limit.
+"""Embedding at full speed on a CPU: our worker over gRPC, sentence-transformers, and the limit.
 
 Every slice of the texts goes to each in turn: `SentenceTransformer.encode` in processes of
 their own, then the worker, asked by a client in another process; after each slice the machine
@@ -25,7 +25,6 @@ from bench.apart import Apart, apart
 from bench.ceiling import (
     GIGA,
     PRECISIONS,
-    Device,
     Library,
     Precision,
     Shape,
@@ -39,7 +38,6 @@ from bench.reference import Computed, Floats, Setting, sentence_transformer
 from bench.report import Report, Table, Target, number
 from bench.turns import Course, Subject, in_slices, take_turns
 from encoders.location import locate
-from encoders.machine import has_nvidia_gpu
 from encoders.tokenizing import Tokenizer
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
@@ -47,15 +45,10 @@ from runtime.telemetry import Tracing
 MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS: Final = 2000
 QUICK_TEXTS: Final = 200
-# A GPU is through with 2,000 texts before its clock has risen.
-GPU_FACTOR: Final = 20
 SLICES: Final = 5
 PRODUCTS_S: Final = 0.5
-# The first is what others are compared with. A GPU is only full with larger batches.
-SETTINGS: Final = {
-    "cpu": (Setting("fp32", 32), Setting("bf16", 32)),
-    "cuda": (Setting("fp32", 32), Setting("bf16", 32), Setting("bf16", 256)),
-}
+# The first is what the others are compared with.
+SETTINGS: Final = (Setting("fp32", 32), Setting("bf16", 32))
 FLOOR: Final = 4.0
 CEILING_SHARE: Final = 0.5
 COSINE_LOSS: Final = 0.001
@@ -87,17 +80,15 @@ class Ceiling:
 
 def run(options: Options) -> Report:
     """Embeds chunks of the Rust book."""
-    device: Device = "cuda" if has_nvidia_gpu() else "cpu"
     folder = locate(MODEL).folder
-    count = QUICK_TEXTS if options.quick else TEXTS
-    texts = passages(options.data, count * (GPU_FACTOR if device == "cuda" else 1))
+    texts = passages(options.data, QUICK_TEXTS if options.quick else TEXTS)
     slices = in_slices(texts, options.rounds(SLICES))
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(worker.running("embedder_worker", embedding_model=MODEL))
-        subjects = [_reference(stack, folder, setting, device) for setting in SETTINGS[device]] + [
+        subjects = [_reference(stack, folder, setting) for setting in SETTINGS] + [
             _ours(stack, ours)
         ]
-        ceiling = _ceiling(stack, Shape.read(folder), device, options.seconds(PRODUCTS_S))
+        ceiling = _ceiling(stack, Shape.read(folder), options.seconds(PRODUCTS_S))
         for subject in subjects:  # each has its buffers and threads before the first slice
             subject.compute(texts[:64])
         courses = take_turns(subjects, slices, ceiling.measure)
@@ -105,10 +96,8 @@ def run(options: Options) -> Report:
     return _report(courses, lengths, ceiling, Shape.read(folder))
 
 
-def _reference(
-    stack: contextlib.ExitStack, folder: Path, setting: Setting, device: Device
-) -> Subject[str]:
-    encode = stack.enter_context(apart(partial(sentence_transformer, folder, setting, device)))
+def _reference(stack: contextlib.ExitStack, folder: Path, setting: Setting) -> Subject[str]:
+    encode = stack.enter_context(apart(partial(sentence_transformer, folder, setting, "cpu")))
     return Subject(f"SentenceTransformer.encode, {setting.name}", encode, (encode.pid,))
 
 
@@ -128,11 +117,11 @@ def embedder_client(target: str) -> Callable[[Sequence[str]], Computed]:
     return embed
 
 
-def _ceiling(stack: contextlib.ExitStack, shape: Shape, device: Device, seconds: float) -> Ceiling:
-    libraries: tuple[Library, ...] = ("torch", "openvino") if device == "cpu" else ("torch",)
+def _ceiling(stack: contextlib.ExitStack, shape: Shape, seconds: float) -> Ceiling:
+    libraries: tuple[Library, ...] = ("torch", "openvino")
     return Ceiling(
         {
-            library: stack.enter_context(apart(partial(products, library, device, shape)))
+            library: stack.enter_context(apart(partial(products, library, "cpu", shape)))
             for library in libraries
         },
         seconds,
