@@ -32,6 +32,8 @@ from runtime.errors import decode
 # goes before everything else, so that its own waits for a processor are not measured.
 PRIORITY: Final = -10
 READY_TIMEOUT_S: Final = 30.0
+# A closed loop waits so long after an error, as the least retry-after says: it would spin.
+PAUSE_S: Final = 0.05
 
 Client = Apart[Load, Outcome]
 
@@ -90,7 +92,7 @@ async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
     sent: list[Sent] = []
     origin_s = time.perf_counter()
 
-    async def send(request: bytes, due_s: float) -> None:
+    async def send(request: bytes, due_s: float) -> bool:
         began_s = time.perf_counter()
         late_s = began_s - origin_s - due_s
         error, trailing = None, None
@@ -103,6 +105,7 @@ async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
             ended_s = time.perf_counter()
             error = failed
         sent.append(Sent(due_s, late_s, ended_s - began_s, trailing, error))
+        return error is None
 
     requests = itertools.cycle(load.requests)
     if isinstance(load.schedule, Closed):
@@ -118,7 +121,7 @@ async def drive(channel: grpc.aio.Channel, load: Load) -> list[Sent]:
 
 
 async def _closed(
-    send: Callable[[bytes, float], Awaitable[None]],
+    send: Callable[[bytes, float], Awaitable[bool]],
     requests: Iterator[bytes],
     in_flight: int,
     origin_s: float,
@@ -126,7 +129,8 @@ async def _closed(
 ) -> None:
     async def repeat() -> None:
         while (due_s := time.perf_counter() - origin_s) < duration_s:
-            await send(next(requests), due_s)
+            if not await send(next(requests), due_s):
+                await asyncio.sleep(PAUSE_S)
 
     await asyncio.gather(*(repeat() for _ in range(in_flight)))
 
