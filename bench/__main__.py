@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
+import sys
 import time
 from typing import Final, Protocol, cast
 
@@ -40,6 +42,8 @@ class Measurement(Protocol):
 def main() -> None:
     """Prints tables and writes `bench/results/<measurement>.json`."""
     arguments = _arguments()
+    # What was started is stopped, as after Ctrl-C: 128 + 15 is what a shell says of it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = Options(data_folder(), arguments.quick, _chunking(arguments), arguments.minutes)
     here = machine()
     print(
