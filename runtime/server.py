@@ -102,7 +102,7 @@ async def serve_worker(
             log.info("draining")
             await asyncio.sleep(settings.drain_pause_seconds)
         gate.close()
-        await _wait_empty(gate, settings.drain_timeout_seconds)
+        await _finish(server, gate, settings.drain_timeout_seconds)
 
 
 async def _build(
@@ -140,8 +140,13 @@ async def _start_unless(
     return None
 
 
-async def _wait_empty(gate: Gate, timeout_s: float) -> None:
+async def _finish(server: grpc.aio.Server, gate: Gate, timeout_s: float) -> None:
+    # GOAWAY now and not after the last call, which may take as long as an answer: it makes
+    # clients resolve the name again, and find the replica that comes in the place of this one.
+    farewell = asyncio.create_task(server.stop(timeout_s))
     try:
         await asyncio.wait_for(gate.wait_empty(), timeout_s)
     except TimeoutError:
         log.warning("calls still running after %s s are broken off", timeout_s)
+    finally:
+        farewell.cancel()
