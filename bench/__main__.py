@@ -1,4 +1,4 @@
-"""`python -m bench [measurement ...]`: runs them one after the other, all by default but one."""
+"""`python -m bench [measurement ...]`: runs them one after the other, all that need nothing more by default."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ MEASUREMENTS: Final = {
     "replicas": "replicas",
     "memory": "memory",
     "retrieval": "retrieval",
+    "gpu": "gpu",
 }
-# Not among "all": installs other projects first, gigabytes from a package registry.
-ON_REQUEST: Final = frozenset({"servers"})
+# Not among "all": the one installs other projects first, gigabytes from a package registry, the
+# other needs a GPU.
+ON_REQUEST: Final = frozenset({"servers", "gpu"})
+# Take other texts where the evaluation data is not at hand.
+WITHOUT_DATA: Final = frozenset({"gpu"})
 
 
 class Measurement(Protocol):
@@ -44,7 +48,10 @@ def main() -> None:
     arguments = _arguments()
     # What was started is stopped, as after Ctrl-C: 128 + 15 is what a shell says of it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    options = Options(data_folder(), arguments.quick, _chunking(arguments), arguments.minutes)
+    usual = [name for name in MEASUREMENTS if name not in ON_REQUEST]
+    names = arguments.measurements or usual
+    data = data_folder(needed=not WITHOUT_DATA.issuperset(names))
+    options = Options(data, arguments.quick, _chunking(arguments), arguments.minutes)
     here = machine()
     print(
         f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; "
@@ -52,8 +59,7 @@ def main() -> None:
         f"load average {here['load_average_before'][0]:.1f} before the start",
         flush=True,
     )
-    usual = [name for name in MEASUREMENTS if name not in ON_REQUEST]
-    for name in arguments.measurements or usual:
+    for name in names:
         print(f"\n## {name}\n", flush=True)
         before = machine()
         started_s = time.monotonic()

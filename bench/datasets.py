@@ -47,10 +47,10 @@ class TestCollection:
     questions: tuple[Question, ...]
 
 
-def data_folder() -> Path:
-    """`BENCH_DATA`, or its default; exits 2 with what to do when it is not there."""
+def data_folder(*, needed: bool = True) -> Path:
+    """`BENCH_DATA`, or its default; exits 2 with what to do when it is needed and not there."""
     folder = Path(os.environ.get("BENCH_DATA") or DEFAULT_DATA)
-    if not (folder / "rust-book").is_dir():
+    if needed and not (folder / "rust-book").is_dir():
         print(
             f"bench: no evaluation data in {folder}. Set BENCH_DATA to the folder that holds "
             "cranfield/, cisi/, cacm/, rust-book/ and squad/ (docs/benchmarks.md says what "
