@@ -1,4 +1,4 @@
-"""`python -m bench [measurement ...]`: runs them one after the other, all that need nothing more by default."""
+"""`python -m bench [measurement ...]`: runs them one after the other; by default, most of them."""
 
 from __future__ import annotations
 
