@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -66,21 +67,21 @@ class FakeStreams:
     the milliseconds of a real batch; a stream that ends one takes the next at once.
     """
 
-    # Turns of the event loop between two ends: more than any chain of callbacks needs.
+    # Turns of the event loop between two moments: more than any chain of callbacks needs.
     TURNS = 12
 
     def __init__(self, model: FakeModel, count: int = 1) -> None:
         self.count = count
+        self.running = 0
         self.most_at_once = 0
         self._model = model
-        self._running: list[tuple[float, int, object]] = []
+        self._moments: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._driver: asyncio.Task[None] | None = None
 
-    @property
-    def running(self) -> int:
-        """How many compute now."""
-        return len(self._running)
+    def at(self, when_s: float, happens: Callable[[], None]) -> None:
+        """Something that happens at that time of the fake clock, between two ends."""
+        heapq.heappush(self._moments, (when_s, next(self._numbers), happens))
 
     def start(
         self,
@@ -92,27 +93,27 @@ class FakeStreams:
         loop = asyncio.get_running_loop()
 
         def take() -> None:
-            while len(self._running) < self.count:
-                thing = stage.take_back()
-                if thing is None:
-                    return
+            while self.running < self.count and (thing := stage.take_back()) is not None:
                 loop.call_soon(taken, thing)
                 outcome = compute(thing)
-                end_s = self._model.clock()
+                self.at(self._model.clock(), partial(end, outcome))
                 self._model.ahead_s = 0.0
-                heapq.heappush(self._running, (end_s, next(self._numbers), outcome))
-                self.most_at_once = max(self.most_at_once, len(self._running))
+                self.running += 1
+                self.most_at_once = max(self.most_at_once, self.running)
+
+        def end(outcome: Any) -> None:
+            self.running -= 1
+            loop.call_soon(done, outcome)
 
         async def drive() -> None:
             while True:
                 for _ in range(self.TURNS):
                     take()
                     await asyncio.sleep(0)
-                if self._running:
-                    end_s, _, outcome = heapq.heappop(self._running)
-                    self._model.now_s = max(self._model.now_s, end_s)
-                    loop.call_soon(done, outcome)
-                    take()
+                if self._moments:
+                    when_s, _, happens = heapq.heappop(self._moments)
+                    self._model.now_s = max(self._model.now_s, when_s)
+                    happens()
 
         self._driver = asyncio.create_task(drive())
 
