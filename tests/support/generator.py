@@ -47,6 +47,7 @@ class WordModel:
     precision: str = "fp32"
     normalised: bool = False
     batch_tokens: int = 1024
+    streams: int = 1
 
     def __post_init__(self) -> None:
         self.loaded.set()
@@ -61,8 +62,8 @@ class WordModel:
         assert self.loaded.wait(30)
         return self
 
-    def warm_up(self) -> None:
-        return
+    def warm_up(self) -> float:
+        return 10_000.0
 
     def padded(self, tokens: int) -> int:
         return tokens
