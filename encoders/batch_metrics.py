@@ -55,7 +55,8 @@ class BatchMetrics:
         )
         self._speed = Gauge(
             "rag_tokens_per_second",
-            "Padded tokens the model computes in a second of its own time, lately.",
+            "Padded tokens all streams of the model compute in a second, lately; by the warm-up "
+            "before the first call.",
             registry=registry,
         )
         self._failures = Counter(

@@ -68,6 +68,20 @@ async def test_vectors_are_the_models_row_by_row(stub) -> None:
     assert response.tokens == sum(len(row) for row in model.tokenize(TEXTS, "passage"))
 
 
+async def test_an_answer_says_what_of_its_time_was_the_models(stub) -> None:
+    call = stub.EmbedTexts(request(TEXTS))
+    await call
+    told = {key: float(value) for key, value in await call.trailing_metadata() or ()}
+    assert told["rag-model-ms"] > 1
+    assert told["rag-queue-ms"] >= 0
+
+
+async def test_the_speed_is_known_before_the_first_call() -> None:
+    async with embedder() as (running, _):
+        await running.ready()
+        assert await _metric(running, "rag_tokens_per_second") > 100
+
+
 @pytest.mark.parametrize("lane", [pb.LANE_UNSPECIFIED, pb.LANE_INTERACTIVE, pb.LANE_BULK])
 async def test_every_lane_answers(stub, lane: int) -> None:
     response = await stub.EmbedTexts(request(["a text"], lane=lane, input_type=QUERY))
@@ -282,11 +296,11 @@ async def _queued(running: Running) -> None:
 
 
 async def _queue_tokens(running: Running) -> float:
+    return await _metric(running, 'rag_queue_tokens{lane="bulk"}')
+
+
+async def _metric(running: Running, series: str) -> float:
     url = f"http://127.0.0.1:{running.metrics_port}/metrics"
     page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read())
-    (line,) = [
-        line
-        for line in page.decode().splitlines()
-        if line.startswith('rag_queue_tokens{lane="bulk"}')
-    ]
+    (line,) = [line for line in page.decode().splitlines() if line.startswith(series)]
     return float(line.split()[-1])

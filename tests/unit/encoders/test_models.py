@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -13,9 +16,11 @@ from support.models import MINILM, TEXTS, exports, tiny_cross_encoder, tiny_enco
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from encoders.late_interaction import max_sim
 from encoders.location import ModelUnusableError, locate
+from encoders.openvino_backend import _choose_streams
 from encoders.options import BackendName, Precision, Runtime
 from encoders.scoring import load_pair_scorer
 from encoders.self_check import GOLDEN, SelfCheckFailedError, check_embedding, check_scoring
+from encoders.tokenizing import Tokens
 
 # Libraries of others warn of their own deprecations while they load.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -175,6 +180,67 @@ def test_pairs_of_several_queries_share_a_batch() -> None:
     ]
     np.testing.assert_allclose(together[::2], apart[0], atol=1e-5)
     np.testing.assert_allclose(together[1::2], apart[1], atol=1e-5)
+
+
+def test_a_query_is_computed_once_for_batches_on_several_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer = load_pair_scorer(MINILM, Runtime("openvino", "fp32", 2, exports(), streams=2))
+    assert scorer.streams == 2
+    pairs = scorer.prepare(QUESTION, TEXTS).pairs
+    together, counted = Barrier(2), []
+    run = scorer._encoder.run
+
+    def counting(batch: Sequence[Tokens]) -> np.ndarray:
+        if batch[0] is pairs[0].query.tokens:
+            counted.append(batch)
+        else:
+            together.wait(10)  # both have their passages' states, and need the query's
+        return run(batch)
+
+    monkeypatch.setattr(scorer._encoder, "run", counting)
+    with ThreadPoolExecutor(2) as threads:
+        halves = threads.map(scorer.score, (pairs[:3], pairs[3:]))
+        scores = [score for half in halves for score in half]
+    assert len(counted) == 1
+    monkeypatch.undo()
+    expected = scorer.score(scorer.prepare(QUESTION, TEXTS).pairs)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_streams_give_the_same_vectors_side_by_side() -> None:
+    model = load_embedding_model(MINILM, Runtime("openvino", "fp32", 2, exports(), streams=2))
+    rows = model.tokenize(TEXTS, "passage")
+    alone = [model.embed([row])[0] for row in rows]
+    with ThreadPoolExecutor(3) as threads:  # one more than streams: it waits for its turn
+        found = list(threads.map(lambda row: model.embed([row])[0], rows * 5))
+    np.testing.assert_allclose(np.stack(found), np.stack(alone * 5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("threads", "wanted", "streams"), [(1, 0, 1), (2, 0, 2), (2, 1, 1), (64, 0, 16)]
+)
+def test_a_small_model_gets_a_stream_a_thread(threads: int, wanted: int, streams: int) -> None:
+    class Shape:
+        is_static = True
+
+        def __init__(self, *sides: int) -> None:
+            self.to_shape = lambda: sides
+
+    class MatMul:
+        def __init__(self, *sides: int) -> None:
+            self.get_type_name = lambda: "MatMul"
+            self.input_value = lambda _: self
+            self.get_partial_shape = lambda: Shape(*sides)
+
+    class Graph:
+        def __init__(self, millions: int) -> None:
+            self.get_ops = lambda: [MatMul(1000, 1000)] * millions
+
+    assert _choose_streams(Graph(11), threads, wanted)[0] == streams
+    # One of 300 million parameters needs twelve threads for a short question.
+    assert _choose_streams(Graph(300), 24, 0)[0] == 2
+    assert _choose_streams(Graph(300), 2, 0)[0] == 1
 
 
 def test_max_sim_without_a_token_on_either_side_is_nought() -> None:
