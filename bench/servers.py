@@ -41,6 +41,7 @@ TEXTS: Final = 600
 QUICK_TEXTS: Final = 96
 ROUNDS: Final = 3
 QUERIES: Final = 60
+QUICK_QUERIES: Final = 15
 TOGETHER_S: Final = 5.0
 WARMING: Final = ("Is Rust fast?", "What does a borrow checker check? " * 12) * 32
 
@@ -109,7 +110,8 @@ def run(options: Options) -> Report:
     """Starts all, asks each in turn."""
     model = locate(MODEL).folder
     texts = passages(options.data, QUICK_TEXTS if options.quick else TEXTS)
-    queries = [question.text for question in rust_quiz(options.data).questions][:QUERIES]
+    asked = QUICK_QUERIES if options.quick else QUERIES
+    queries = [question.text for question in rust_quiz(options.data).questions][:asked]
     with apart(partial(sentence_transformer, model, Setting("fp32", 32), "cpu")) as encode:
         reference = encode(texts).values
     left_out: dict[str, str] = {}
