@@ -35,7 +35,7 @@ ROUNDS: Final = 5
 SECONDS: Final = 0.8
 # Passages, and as many questions.
 TEXTS: Final = 300
-QUICK_TEXTS: Final = 40
+QUICK_TEXTS: Final = 20
 # What a vector must keep of the float32 one to be served.
 LEAST_COSINE: Final = 0.999
 REFERENCE: Final = "torch fp32"

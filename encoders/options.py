@@ -27,7 +27,7 @@ class Runtime:
     stopped: set by another thread, it ends a load that takes long.
     exports_dir: exports made beforehand; looked into first, never written.
     streams: batches that OpenVINO computes at once, sharing the threads; 0 chooses by the
-        model's size. torch on a GPU or CPU has one.
+        model's size. torch has two on a GPU and one on a CPU.
     """
 
     backend: BackendName = "auto"
