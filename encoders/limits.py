@@ -35,7 +35,7 @@ class Limits:
     queue_tokens: int = 131_072
     batch_tokens: int = 1024
     batch_items: int = 64
-    window_items: int = 32
+    window_items: int = 64
     bulk_queue_share: float = 0.75
     bulk_share: float = 0.2
     bulk_quantum_s: float = 0.015
