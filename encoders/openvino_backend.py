@@ -80,6 +80,10 @@ class OpenVinoBackend:
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self.streams):
             self._requests.put(model.create_infer_request())
+        # Once before there are threads: the first conversion of arrays in two of them at once
+        # deadlocks (OpenVINO 2026.4's Type.to_dtype waits for a C++ lock while it holds the GIL,
+        # which the lock's holder waits for: 9 of 12 processes with eight threads).
+        self.run({name: np.ones((1, 8), np.int64) for name in inputs})
 
     @property
     def description(self) -> str:
