@@ -39,8 +39,14 @@ def _infinity(name: str, *options: str, model: str = "{model}", run_in: str = ".
 RECIPES: Final = (
     _infinity("torch fp32, its default", "--engine", "torch"),
     _infinity("torch bf16", "--engine", "torch", "--dtype", "bfloat16"),
-    # It finds the ONNX file of a local model only in the folder in which it runs.
-    _infinity("onnxruntime fp32", "--engine", "optimum", model=".", run_in="onnx"),
+    # It finds the ONNX file of a local model only in the folder in which it runs, and takes the
+    # first token's state for the vector if it is not told how this model pools.
+    _infinity(
+        "onnxruntime fp32",
+        *("--engine", "optimum", "--pooling-method", "mean"),
+        model=".",
+        run_in="onnx",
+    ),
     Recipe(
         "LitServe 0.2.19, sentence-transformers bf16",
         "frameworks",
