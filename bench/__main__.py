@@ -65,7 +65,7 @@ def main() -> None:
         started_s = time.monotonic()
         module = cast(Measurement, importlib.import_module(f"bench.{MEASUREMENTS[name]}"))
         report = module.run(options)
-        path = save(name, report, before)
+        path = save(name, report, before, quick=options.quick)
         print(report.text())
         print(f"\nTook {time.monotonic() - started_s:.0f} s; figures in {path}.", flush=True)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """data: the evaluation data's folder; quick: one short round, to try things out.
+    """data: the evaluation data's folder; quick: one short round, to try things out;
+        its results are kept apart and never published.
 
     chunking: `chunk_size` and `overlap` for retrieval; empty leaves the system's defaults.
     minutes: how long memory is watched; None: as long as the measurement itself says.

@@ -2,7 +2,7 @@
 
 A table stands between marks: what follows `<!-- bench:<measurement> -->` up to
 `<!-- /bench:<measurement> -->` is replaced. Pictures are files of their own, drawn from the same
-results. No figure in the documents was copied by hand.
+results. No figure in a table was copied by hand. Trials (`--quick`) are not read.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ def draw(results: Path, docs: Path) -> None:
 
 
 def published(document: str, results: Path) -> str:
-    """The document with the tables of every measurement that has results."""
+    """The document with tables, and references to pictures, of measurements that have results."""
     for name in re.findall(r"<!-- bench:(\S+) -->", document):
         table, figures = results / f"{name}.md", results / f"{name}.json"
         if not table.exists() or not figures.exists():
             continue
-        block = f"{provenance(json.loads(figures.read_text())['machine'])}\n\n{table.read_text()}"
+        parts = [provenance(json.loads(figures.read_text())["machine"]), table.read_text()]
+        if name in PICTURES:
+            parts.insert(1, f"![Figures of {name}]({name}.svg)")
+        block = "\n\n".join(parts)
         document = replaced(document, name, block)
     return document
 

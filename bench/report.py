@@ -86,13 +86,14 @@ def number(value: float) -> str:
     return f"{round(value, 2 - _exponent(value)):,.{digits}f}"
 
 
-def save(name: str, report: Report, where: dict[str, Any]) -> Path:
+def save(name: str, report: Report, where: dict[str, Any], *, quick: bool = False) -> Path:
     """Writes `bench/results/<name>.json`, and the tables beside it as `.md`.
 
-    where: what `machine()` gave before the run.
+    where: what `machine()` gave before the run. quick: the run was a trial, which `bench.publish`
+    must never read: its files are `<name>.quick.json` and `<name>.quick.md`.
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / (f"{name}.quick.json" if quick else f"{name}.json")
     content = {
         "measurement": name,
         "machine": where,

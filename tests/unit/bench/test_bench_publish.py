@@ -41,6 +41,8 @@ def test_pictures_are_drawn_from_results_and_only_from_them(tmp_path: Path) -> N
     docs.mkdir()
     draw(results, docs)
     assert list(docs.iterdir()) == []
+    marks = "<!-- bench:overload -->\n<!-- /bench:overload -->"
+    assert published(marks, results) == marks
     row = {
         "multiple": 1.0,
         "offered_per_s": 5.0,
@@ -51,6 +53,10 @@ def test_pictures_are_drawn_from_results_and_only_from_them(tmp_path: Path) -> N
         "refused_ms": None,
     }
     part = {"name": "a part", "deadline_s": 1.0, "capacity_per_s": 5.0, "rows": [row]}
-    (results / "overload.json").write_text(json.dumps({"figures": {"parts": [part]}}))
+    (results / "overload.json").write_text(
+        json.dumps({"machine": machine(), "figures": {"parts": [part]}})
+    )
+    (results / "overload.md").write_text("| a | b |\n")
     draw(results, docs)
+    assert "(overload.svg)" in published(marks, results)
     assert "A part: calls by outcome" in (docs / "overload.svg").read_text()

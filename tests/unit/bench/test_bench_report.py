@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import report
+from bench.publish import published
 from bench.report import Report, Table, Target, machine, number, save
 
 
@@ -64,3 +65,19 @@ def test_results_are_saved_with_where_they_were_made(
     assert saved["figures"] == {"p50_ms": 1.5}
     assert saved["targets"][0]["met"] is False
     assert saved["machine"]["cores"] >= 1
+
+
+def test_a_trial_leaves_the_results_of_a_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    save("speed", Report({"p50_ms": 1.5}, []), machine())
+    save("speed", Report({"p50_ms": 9.0}, []), machine(), quick=True)
+    assert json.loads((tmp_path / "speed.json").read_text())["figures"] == {"p50_ms": 1.5}
+    marks = "<!-- bench:speed --><!-- /bench:speed -->"
+    trial, run = tmp_path / "speed.quick.md", tmp_path / "speed.md"
+    trial.write_text("trial\n")
+    run.write_text("run\n")
+    document = published(marks, tmp_path)
+    assert "run" in document
+    assert "trial" not in document
