@@ -1,8 +1,8 @@
 """Whether a worker's memory grows: embedder and reranker under texts of all lengths at once.
 
 Random pieces of the Rust book, in calls of random size; the processes' resident memory is read
-each second. What is compared are medians of parts of the run: at any one moment it depends on
-the batch that is being computed.
+each second. The median of the run's last part is compared with what the worker held when it was
+ready, model loaded and warm: at any one moment it depends on the batch that is being computed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 from bench import worker
 from bench.datasets import question_texts, rust_book
 from bench.options import Options
+from bench.prepared import EMBEDDER, RERANKER
 from bench.processes import rss_mib
 from bench.report import Report, Table, Target, number
+from bench.scrape import scrape
 from bench.worker import Worker
 from runtime.channel import open_channel
 from runtime.errors import Reason, ServiceError
 from runtime.telemetry import Tracing
 
-EMBEDDER: Final = "rag.embedder.v1.EmbedderService"
-RERANKER: Final = "rag.reranker.v1.RerankerService"
 MINUTES: Final = 4.5
 SEED: Final = 5
 # 190 words of the book are about the 256 tokens that the models read.
@@ -43,30 +43,46 @@ QUESTION_CLIENTS: Final = 2
 RERANK_CLIENTS: Final = 2
 TIMEOUT_S: Final = 120.0
 SAMPLE_INTERVAL_S: Final = 1.0
-# Of the run: how much of its beginning is warm-up, and how many parts the table shows.
-WARM_UP: Final = 0.1
+# The parts of the run that the table shows.
 PARTS: Final = 5
+MOST_GROWTH: Final = 1.15
+# The clients never ask for more than a worker queues: less than this was not a load.
+LEAST_ANSWERED: Final = 0.95
 REFUSED: Final = frozenset({Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED})
+# After an error that says nothing of when to try again.
+PAUSE_S: Final = 0.05
 
 
 @dataclass(slots=True)
 class Watched:
-    """A worker under load. rss_mib: of each moment that was looked at, in order."""
+    """A worker under load.
+
+    ready_mib: its resident memory when it was ready, which is after its own warm-up.
+    rss_mib: of each moment that was looked at, in order.
+    refused: calls for which it had no room or no time; failed: with any other error.
+    tokens: of texts, without padding, that it computed.
+    """
 
     worker: Worker
     ready_mib: float
     rss_mib: list[float] = field(default_factory=list)
     calls: int = 0
     refused: int = 0
-
-    @property
-    def warm_mib(self) -> float:
-        """The median of the part that follows the warm-up."""
-        return self.parts_mib()[0]
+    failed: int = 0
+    tokens: float = 0.0
 
     def parts_mib(self) -> list[float]:
-        """Medians of equal parts of what followed the warm-up."""
-        return medians(self.rss_mib[round(len(self.rss_mib) * WARM_UP) :], PARTS)
+        """Medians of equal parts of the run."""
+        return medians(self.rss_mib, PARTS)
+
+    def growth(self) -> float:
+        """The last part's resident memory over that when it was ready."""
+        return self.parts_mib()[-1] / self.ready_mib
+
+    def answered_share(self) -> float:
+        """Of the calls; 0 when there was none."""
+        answered = self.calls - self.refused - self.failed
+        return answered / self.calls if self.calls else 0.0
 
 
 def run(options: Options) -> Report:
@@ -79,8 +95,16 @@ def run(options: Options) -> Report:
             "embedder": Watched(embedder, rss_mib(embedder.pid)),
             "reranker": Watched(other, rss_mib(other.pid)),
         }
+        before = {name: _tokens(one) for name, one in watched.items()}
         uvloop.run(_load(watched, words, questions, minutes * 60))
+        for name, one in watched.items():
+            one.tokens = _tokens(one) - before[name]
     return _report(watched, minutes)
+
+
+def _tokens(watched: Watched) -> float:
+    """Tokens of texts that the worker has computed so far."""
+    return scrape(watched.worker.metrics_url).value("rag_tokens_total", kind="text")
 
 
 def pieces(words: Sequence[str], rng: random.Random) -> Iterator[str]:
@@ -148,15 +172,17 @@ async def _load(
 
 
 async def _client(watched: Watched, call: Any, request: Any, end_s: float) -> None:
-    """Sends one call after another; a refusal is counted, any other error ends the run."""
+    """Sends one call after another, and counts those that were refused or failed."""
     while time.monotonic() < end_s:
         watched.calls += 1
         try:
             await call(request(), timeout=TIMEOUT_S)
         except ServiceError as error:
-            if error.reason not in REFUSED:
-                raise
-            watched.refused += 1
+            if error.reason in REFUSED:
+                watched.refused += 1
+            else:
+                watched.failed += 1
+            await asyncio.sleep(error.retry_after_s or PAUSE_S)
 
 
 async def _watch(watched: dict[str, Watched], end_s: float) -> None:
@@ -168,29 +194,25 @@ async def _watch(watched: dict[str, Watched], end_s: float) -> None:
 
 def _report(watched: dict[str, Watched], minutes: float) -> Report:
     table = Table(
-        f"RSS over {number(minutes)} minutes of mixed lengths, MiB: medians of each fifth of the "
-        f"time after the first {WARM_UP:.0%}",
-        ("worker", "ready", *(f"part {part + 1}" for part in range(PARTS)), "at most", "calls"),
+        f"RSS over {number(minutes)} minutes of mixed lengths, MiB: when ready, and medians of "
+        "each fifth of the time",
+        ("worker", "ready", *(f"part {part + 1}" for part in range(PARTS)), "last / ready",
+         "at most", "calls", "refused", "failed", "tokens computed"),
         [
             (
                 name,
                 number(one.ready_mib),
                 *(number(part) for part in one.parts_mib()),
+                f"{one.growth():.2f}",
                 number(max(one.rss_mib)),
                 f"{one.calls:,}",
+                f"{one.refused:,}",
+                f"{one.failed:,}",
+                number(one.tokens),
             )
             for name, one in watched.items()
         ],
-    )
-    targets = [
-        Target(
-            f"RSS of the {name} at the end over that after warm-up",
-            one.parts_mib()[-1] / one.warm_mib,
-            1.15,
-            at_most=True,
-        )
-        for name, one in watched.items()
-    ]
+    )  # fmt: skip
     figures = {
         name: {
             "model": one.worker.description,
@@ -198,7 +220,28 @@ def _report(watched: dict[str, Watched], minutes: float) -> Report:
             "rss_mib": [round(value, 1) for value in one.rss_mib],
             "calls": one.calls,
             "refused": one.refused,
+            "failed": one.failed,
+            "tokens": one.tokens,
         }
         for name, one in watched.items()
     }
-    return Report({"minutes": minutes} | figures, [table], targets)
+    made = [target for name, one in watched.items() for target in targets(name, one)]
+    return Report({"minutes": minutes} | figures, [table], made)
+
+
+def targets(name: str, watched: Watched) -> list[Target]:
+    """That a worker does not grow, and that it worked meanwhile."""
+    return [
+        Target(
+            f"RSS of the {name} in the last fifth over that when it was ready",
+            watched.growth(),
+            MOST_GROWTH,
+            at_most=True,
+        ),
+        Target(
+            f"share of the {name}'s calls that were answered",
+            watched.answered_share(),
+            LEAST_ANSWERED,
+            at_most=False,
+        ),
+    ]
