@@ -137,6 +137,11 @@ def queue_full(retry_after_s: float) -> ServiceError:
     )
 
 
+def broken(retry_after_s: float) -> ServiceError:
+    """The error of what comes, or still waits, while the model does not work."""
+    return ServiceError(Reason.UNAVAILABLE, "The model does not work.", retry_after_s)
+
+
 def draining() -> ServiceError:
     """The error of what comes, or still waits, when the batcher closes."""
     return ServiceError(Reason.DRAINING, "The worker is stopping.", 0.0)

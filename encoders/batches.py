@@ -116,7 +116,7 @@ class Computation(Generic[P, R]):
             results = self.run([item.payload for item in items])
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results for {len(items)} payloads")
-        except Exception:  # whatever the model throws, its waiters get an answer
+        except BaseException:  # panics of Rust too: whatever it throws, its waiters get an answer
             log.exception("the model failed on a batch of %d", len(items))
             return None
         return results
@@ -124,7 +124,7 @@ class Computation(Generic[P, R]):
     def _works(self) -> bool:
         try:
             self.check()
-        except Exception:  # broken, in whatever way
+        except BaseException:  # broken, in whatever way
             log.warning("the model fails its check", exc_info=True)
             return False
         return True

@@ -22,6 +22,7 @@ from encoders.admission import (
     DEADLINE_SHARE,
     Demand,
     Speed,
+    broken,
     draining,
     excess_tokens,
     queue_full,
@@ -29,6 +30,7 @@ from encoders.admission import (
 )
 from encoders.batch_metrics import BatchMetrics
 from encoders.batches import Answer, Batch, Checked, Computation, Outcome, Probe
+from encoders.examiner import Examiner
 from encoders.lanes import Item, Job, Lane, LaneQueue, P, R
 from encoders.limits import Limits
 from encoders.schedule import Schedule
@@ -36,6 +38,7 @@ from encoders.stage import Stage
 from encoders.streams import ModelThreads, Streams
 from runtime.deadline import expired
 from runtime.errors import Reason, ServiceError
+from runtime.supervision import end_process
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Batcher(Generic[P, R]):
     on_health: told False when it breaks, True when a probe succeeded.
     tokens_per_s: speed of one stream, padded, as measured beforehand; 0 when it was not.
     now_s: the clock deadlines are measured on; called by any thread.
+    give_up: called when it will not work again in this process.
     """
 
     def __init__(
@@ -64,11 +68,11 @@ class Batcher(Generic[P, R]):
         tokens_per_s: float = 0.0,
         now_s: Callable[[], float] = time.monotonic,
         streams: Streams | None = None,
+        give_up: Callable[[], None] = end_process,
     ) -> None:
         self._computation = Computation(run, probe, now_s)
         self._limits = limits
         self._metrics = metrics
-        self._on_health = on_health
         self._padded = padded
         self._now_s = now_s
         self._streams = streams or ModelThreads()
@@ -81,10 +85,17 @@ class Batcher(Generic[P, R]):
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._preparing = False
-        self._examining: asyncio.Task[None] | None = None
-        self._closed = False
-        self._broken = False
-        self._failures = 0
+        self._give_up = give_up
+        # Of everything from now on: the batcher is closed, or broken for good.
+        self._refusal: Callable[[], ServiceError] | None = None
+        self._examiner = Examiner(
+            limits,
+            self._works,
+            on_broken=self._schedule.fail_all,
+            on_health=on_health,
+            on_end=self._on_examined,
+            give_up=give_up,
+        )
         metrics.speed(self._speed.tokens_per_s)
         for lane, queue in self._waiting.lanes.items():
             metrics.watch(lane, partial(getattr, queue, "tokens"), partial(self._age_s, queue))
@@ -92,15 +103,13 @@ class Batcher(Generic[P, R]):
     def start(self) -> None:
         """From now on what is submitted is computed."""
         taken, done = partial(self._guarded, self._taken), partial(self._guarded, self._done)
-        self._streams.start(self._stage, self._computation, taken, done)
+        self._streams.start(self._stage, self._computation, taken, done, self._on_fault)
 
     async def aclose(self) -> None:
         """Answers everything with DRAINING, and waits for the batches that run."""
-        self._closed = True
+        self._refusal = draining
         self._stage.close()
-        if self._examining is not None:
-            self._examining.cancel()
-            await asyncio.gather(self._examining, return_exceptions=True)
+        await self._examiner.aclose()
         self._schedule.fail_all(draining())
         await self._streams.join()
 
@@ -148,11 +157,11 @@ class Batcher(Generic[P, R]):
         Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED, UNAVAILABLE
         (the model is broken) or DRAINING.
         """
-        if self._closed:
-            raise draining()
-        if self._broken:
+        if self._refusal is not None:
+            raise self._refusal()
+        if self._examiner.broken:
             self._metrics.shed("unhealthy")
-            raise self._broken_error()
+            raise broken(self._limits.probe_interval_s)
         if remaining_s is not None and remaining_s <= 0:
             self._metrics.shed("expired")
             raise expired()
@@ -175,11 +184,6 @@ class Batcher(Generic[P, R]):
             self._metrics.shed("too_late")
             raise queue_full(late_s)
 
-    def _broken_error(self) -> ServiceError:
-        return ServiceError(
-            Reason.UNAVAILABLE, "The model does not work.", self._limits.probe_interval_s
-        )
-
     # Preparing
 
     def _prepare_soon(self) -> None:
@@ -191,15 +195,15 @@ class Batcher(Generic[P, R]):
     def _prepare(self) -> None:
         """The batch that is best now lies in the stage, if anything waits."""
         self._preparing = False
-        if self._closed:
+        if self._refusal is not None:
             return
         for _ in range(self._waiting.drop_expired(self._now_s())):
             self._metrics.shed("expired")
         if self._prepared is not None:
-            if self._examining is None and self._schedule.stands(self._prepared):
+            if not self._examiner.busy and self._schedule.stands(self._prepared):
                 return
             self._take_back(self._prepared)
-        if self._examining is None and (batch := self._schedule.choose()) is not None:
+        if not self._examiner.busy and (batch := self._schedule.choose()) is not None:
             self._prepared = batch
             self._stage.put(batch)
 
@@ -237,18 +241,14 @@ class Batcher(Generic[P, R]):
         if outcome.results is None:
             self._failed(batch, outcome.items)
         elif outcome.items:
-            self._failures = 0
+            self._examiner.succeeded()
             self._measure(outcome)
             for item, result in zip(outcome.items, outcome.results, strict=True):
                 item.job.computed(outcome.started_s, outcome.ended_s)
                 self._waiting.answer(item, result)
 
     def _failed(self, batch: Batch[P, R], items: Sequence[Item[P, R]]) -> None:
-        """Halves it until the item that is to blame stands alone; only its caller gets the error.
-
-        An item that fails alone counts as a failure: several in a row, without a success
-        between them, make it doubtful that the model works.
-        """
+        """Halves it until what is to blame stands alone; only its caller gets the error."""
         self._metrics.failed()
         if len(items) > 1:
             self._schedule.retry(batch, items)
@@ -257,10 +257,7 @@ class Batcher(Generic[P, R]):
             return  # by another of its items, it may be: each caller counts once
         error = ServiceError(Reason.MODEL_FAILED, "The model failed on this input.")
         self._waiting.fail(items[0].job, error)
-        self._failures += 1
-        if self._failures >= self._limits.max_failures and self._examining is None:
-            self._examining = asyncio.create_task(self._examine(), name="model check")
-            self._examining.add_done_callback(self._on_examined)
+        self._examiner.failed()
 
     def _measure(self, outcome: Outcome[P, R]) -> None:
         batch, items = outcome.batch, outcome.items
@@ -278,47 +275,30 @@ class Batcher(Generic[P, R]):
 
     # Health
 
-    async def _examine(self) -> None:
-        """After failures in a row: were the inputs to blame, or is the model broken?
-
-        Nothing runs beside the probe. A broken model is out of service until one succeeds.
-        """
-        log.error("the model failed %d times in a row", self._failures)
-        await self._quiet.wait()
-        if not await self._works():
-            self._broken = True
-            self._schedule.fail_all(self._broken_error())
-            await self._on_health(False)
-            while True:
-                await asyncio.sleep(self._limits.probe_interval_s)
-                if await self._works():
-                    break
-            self._broken = False
-            await self._on_health(True)
-        log.info("the model works")
-
     async def _works(self) -> bool:
+        await self._quiet.wait()
         probe = Probe(asyncio.get_running_loop().create_future())
         self._stage.put(probe)
         return await probe.answer
 
-    def _on_examined(self, examining: asyncio.Task[None]) -> None:
-        self._examining = None
-        self._failures = 0
-        if not examining.cancelled() and (fault := examining.exception()) is not None:
+    def _on_examined(self, fault: BaseException | None) -> None:
+        if fault is not None:
             self._on_fault(fault)
         self._prepare_soon()
 
     def _guarded(self, step: Callable[..., None], *told: Any) -> None:
         try:
             step(*told)
-        except Exception as fault:  # of the batcher itself: nobody may wait for ever
+        except Exception as fault:
             self._on_fault(fault)
 
     def _on_fault(self, fault: BaseException) -> None:
+        """Of the batcher itself, or of a stream: nobody may wait for ever, nor come in vain."""
         log.critical("the batcher itself failed", exc_info=fault)
-        self._closed = True
-        self._schedule.fail_all(draining())
+        if self._refusal is None:
+            self._refusal = partial(broken, self._limits.probe_interval_s)
+            self._schedule.fail_all(self._refusal())
+            self._give_up()
 
     def _age_s(self, queue: LaneQueue[P, R]) -> float:
         oldest_s = queue.oldest_s

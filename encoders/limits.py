@@ -30,6 +30,7 @@ class Limits:
     max_failures: items that fail in a row, each alone, before the model is probed: it counts
         as broken when the probe fails too, else the inputs were to blame.
     probe_interval_s: how often a broken model is tried.
+    max_probes: after so many failures in a row of these the process is given up.
     """
 
     queue_tokens: int = 131_072
@@ -41,6 +42,7 @@ class Limits:
     bulk_quantum_s: float = 0.015
     max_failures: int = 3
     probe_interval_s: float = 1.0
+    max_probes: int = 60
 
     @classmethod
     def of_batches(cls, batch_tokens: int, **others: Any) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier
 from typing import Protocol, TypeVar
 
@@ -27,11 +28,12 @@ class Streams(Protocol):
         compute: Callable[[T], U],
         taken: Callable[[T], None],
         done: Callable[[U], None],
+        died: Callable[[BaseException], None],
     ) -> None:
         """Each from now on: takes from the stage, computes, and takes again.
 
-        compute: never raises. taken, done: called on the event loop, in the order of
-        what they tell.
+        taken, done: called on the event loop, in the order of what they tell.
+        died: called there when a stream ends before the stage was closed.
         """
 
     async def join(self) -> None:
@@ -43,33 +45,37 @@ class ModelThreads:
 
     Some runtimes keep kernels, buffers or captured graphs per thread (OpenVINO: the first
     1x16 in a thread took 20 ms, then 4), so the threads that warm are those that serve.
+    Each is a pool of its own: a pool of several starts another one whenever none of its
+    threads has said yet that it is free.
     """
 
     def __init__(self) -> None:
-        self._count = 1
-        # It starts a thread only when none is free, so `_count` of them come to be.
-        self._pool = ThreadPoolExecutor(1024, thread_name_prefix="model")
+        self._pools = [_thread(0)]
 
     @property
     def count(self) -> int:
         """How many threads compute."""
-        return self._count
+        return len(self._pools)
 
     async def load(self, load: Callable[[], U]) -> U:
         """Runs it in the first thread."""
-        return await asyncio.wrap_future(self._pool.submit(load))
+        return await asyncio.wrap_future(self._pools[0].submit(load))
 
     async def warm(self, count: int, warm: Callable[[], U]) -> list[U]:
         """Runs it in `count` threads at once, which are those that compute from then on."""
-        self._count = count
+        self._pools += [_thread(number) for number in range(self.count, count)]
         together = Barrier(count)
 
         def one() -> U:
-            together.wait()  # so that no thread gets two of them
+            together.wait()  # so that each finds the others busy, as it will be
             return warm()
 
-        runs = [asyncio.wrap_future(self._pool.submit(one)) for _ in range(count)]
-        return list(await asyncio.gather(*runs))
+        try:
+            runs = [asyncio.wrap_future(pool.submit(one)) for pool in self._pools]
+            return list(await asyncio.gather(*runs))
+        except BaseException:
+            together.abort()  # nobody waits there for one that will not come
+            raise
 
     def start(
         self,
@@ -77,6 +83,7 @@ class ModelThreads:
         compute: Callable[[T], U],
         taken: Callable[[T], None],
         done: Callable[[U], None],
+        died: Callable[[BaseException], None],
     ) -> None:
         """As `Streams.start`. Between two batches a thread does not wait for the event loop."""
         post = asyncio.get_running_loop().call_soon_threadsafe
@@ -86,12 +93,24 @@ class ModelThreads:
                 post(taken, thing)
                 post(done, compute(thing))
 
-        self._serving: list[Future[None]] = [self._pool.submit(serve) for _ in range(self._count)]
+        def ended(serving: Future[None]) -> None:
+            if not serving.cancelled() and (fault := serving.exception()) is not None:
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                    post(died, fault)
+
+        for pool in self._pools:
+            pool.submit(serve).add_done_callback(ended)
 
     async def join(self) -> None:
         """Returns when every thread has ended."""
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        for pool in self._pools:
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     def abandon(self) -> None:
         """Ends them without waiting, after a load that failed or was broken off."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _thread(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=f"model-{number}")

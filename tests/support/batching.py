@@ -89,6 +89,7 @@ class FakeStreams:
         compute: Callable[[Any], Any],
         taken: Callable[[Any], None],
         done: Callable[[Any], None],
+        died: Callable[[BaseException], None],
     ) -> None:
         loop = asyncio.get_running_loop()
 
@@ -132,6 +133,8 @@ class Bench:
     batcher: Batcher[Text, object]
     registry: CollectorRegistry
     health: list[bool]
+    # One for each time it was.
+    given_up: list[None]
 
     def ask(self, texts: Sequence[Text], **options: Any) -> asyncio.Task[list[object]]:
         """Submits without waiting."""
@@ -158,6 +161,7 @@ def bench(
     fakes = FakeStreams(model, streams)
     registry = CollectorRegistry()
     health: list[bool] = []
+    given_up: list[None] = []
 
     async def on_health(serving: bool) -> None:
         health.append(serving)
@@ -170,5 +174,6 @@ def bench(
         on_health=on_health,
         now_s=model.clock,
         streams=fakes,
+        give_up=partial(given_up.append, None),
     )
-    return Bench(model, fakes, batcher, registry, health)
+    return Bench(model, fakes, batcher, registry, health, given_up)

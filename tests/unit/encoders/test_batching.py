@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 from support.batching import Bench, FakeModel, Text, bench
@@ -198,90 +197,6 @@ async def test_what_was_cancelled_while_it_waited_is_not_computed() -> None:
     made.batcher.start()
     assert await stays == ["stays"]
     assert [text.name for batch in made.model.batches for text in batch] == ["stays"]
-    await made.batcher.aclose()
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 32])
-async def test_a_poisoned_text_hurts_only_its_caller(size: int) -> None:
-    made = bench()
-    asked = [made.ask([Text(n, poisoned=n == size // 2)]) for n in range(size)]
-    await settled()
-    made.batcher.start()
-    answers = await asyncio.gather(*asked, return_exceptions=True)
-    for n, answer in enumerate(answers):
-        if n == size // 2:
-            assert isinstance(answer, ServiceError)
-            assert answer.reason == Reason.MODEL_FAILED
-        else:
-            assert answer == [n]
-    assert made.health == []
-    await made.batcher.aclose()
-
-
-async def test_a_wrong_number_of_results_is_a_failure() -> None:
-    class Forgetful(FakeModel):
-        def run(self, batch: Sequence[Text]) -> list[object]:
-            return super().run(batch)[1:]
-
-    made = bench(model=Forgetful())
-    made.batcher.start()
-    with pytest.raises(ServiceError) as caught:
-        await made.ask([Text("a")])
-    assert caught.value.reason == Reason.MODEL_FAILED
-    await made.batcher.aclose()
-
-
-async def test_a_broken_model_is_taken_out_and_comes_back_by_itself() -> None:
-    made = bench(Limits(max_failures=2, probe_interval_s=0.001))
-    made.batcher.start()
-    made.model.broken = True
-    for _ in range(2):
-        with pytest.raises(ServiceError) as caught:
-            await made.ask([Text("a")])
-        assert caught.value.reason == Reason.MODEL_FAILED
-    await settled()
-    assert made.health == [False]
-    error = await refused(made, [Text("a")], "interactive")
-    assert error.reason == Reason.UNAVAILABLE
-    made.model.broken = False
-    async with asyncio.timeout(10):
-        while made.health != [False, True]:
-            await asyncio.sleep(0)
-    assert await made.ask([Text("b")]) == ["b"]
-    await made.batcher.aclose()
-
-
-async def test_one_success_between_failures_keeps_the_model_in() -> None:
-    made = bench(Limits(max_failures=2))
-    made.batcher.start()
-    for _ in range(5):
-        with pytest.raises(ServiceError):
-            await made.ask([Text("bad", poisoned=True)])
-        assert await made.ask([Text("good")]) == ["good"]
-    assert made.health == []
-    await made.batcher.aclose()
-
-
-async def test_bad_inputs_in_a_row_leave_a_model_in_that_works() -> None:
-    made = bench(Limits(max_failures=2))
-    made.batcher.start()
-    for _ in range(5):
-        error = await refused(made, [Text("bad", poisoned=True)], "interactive")
-        assert error.reason == Reason.MODEL_FAILED
-    assert await made.ask([Text("good")]) == ["good"]
-    assert made.health == []
-    await made.batcher.aclose()
-
-
-async def test_a_failing_job_of_many_texts_counts_as_a_failure() -> None:
-    made = bench(Limits(max_failures=2, probe_interval_s=0.001))
-    made.batcher.start()
-    made.model.broken = True
-    for _ in range(2):
-        error = await refused(made, [Text(n) for n in range(4)], "interactive")
-        assert error.reason == Reason.MODEL_FAILED
-    await settled()
-    assert made.health == [False]
     await made.batcher.aclose()
 
 

@@ -122,17 +122,15 @@ async def test_what_is_taken_back_nobody_gets() -> None:
     assert stage.take_back() is None
     stage.put("two")
     assert stage.take() == "two"
-    with pytest.raises(RuntimeError):
-        stage.put("three")
+    stage.put("three")
+    with pytest.raises(RuntimeError, match="holds something"):
         stage.put("four")
 
 
 async def test_the_threads_that_warm_are_those_that_compute_side_by_side() -> None:
     threads = ModelThreads()
-    loaded = await threads.load(threading.get_ident)
     warmed = await threads.warm(3, threading.get_ident)
     assert len(set(warmed)) == 3
-    assert loaded in warmed
     together = threading.Barrier(3)
     stage: Stage[int] = Stage()
     told: asyncio.Queue[int] = asyncio.Queue()
@@ -142,11 +140,70 @@ async def test_the_threads_that_warm_are_those_that_compute_side_by_side() -> No
         together.wait(10)  # broken, should they ever run one after the other
         return threading.get_ident()
 
-    threads.start(stage, compute, taken.put_nowait, told.put_nowait)
+    threads.start(stage, compute, taken.put_nowait, told.put_nowait, pytest.fail)
     async with asyncio.timeout(20):
         for thing in range(3):
             stage.put(thing)
             assert await taken.get() == thing
         assert {await told.get() for _ in range(3)} == set(warmed)
     stage.close()
+    await threads.join()
+
+
+class Witness(Stage[int]):
+    """Notes the threads that come to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: list[int] = []
+
+    def take(self) -> int | None:
+        self.takers.append(threading.get_ident())
+        return super().take()
+
+
+async def test_no_thread_serves_that_has_not_warmed_however_often_it_starts() -> None:
+    for _ in range(100):
+        threads = ModelThreads()
+        first = await threads.load(threading.get_ident)
+        warmed = await threads.warm(2, threading.get_ident)
+        assert warmed[0] == first
+        assert await threads.load(threading.get_ident) == first
+        stage = Witness()
+        stage.close()
+        threads.start(stage, lambda _: None, pytest.fail, pytest.fail, pytest.fail)
+        async with asyncio.timeout(10):
+            while len(stage.takers) < 2:
+                await asyncio.sleep(0)
+        await threads.join()
+        assert sorted(stage.takers) == sorted(warmed)
+
+
+class Panic(BaseException):
+    """As Rust's panics come to Python."""
+
+
+async def test_a_stream_that_dies_is_told() -> None:
+    threads = ModelThreads()
+    stage: Stage[int] = Stage()
+    died: asyncio.Queue[BaseException] = asyncio.Queue()
+
+    def compute(_: int) -> None:
+        raise Panic
+
+    threads.start(stage, compute, lambda _: None, pytest.fail, died.put_nowait)
+    stage.put(1)
+    assert isinstance(await asyncio.wait_for(died.get(), 10), Panic)
+    stage.close()
+    await threads.join()
+
+
+async def test_a_warm_up_that_fails_is_told_whatever_the_others_do() -> None:
+    threads = ModelThreads()
+
+    def warm() -> None:
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        await asyncio.wait_for(threads.warm(3, warm), 10)
     await threads.join()
