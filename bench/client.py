@@ -28,7 +28,7 @@ from encoders.requests import MODEL_MS, QUEUE_MS
 from runtime.channel import channel_options
 from runtime.errors import decode
 
-# A user's machine is never busy with our models. Where the system lets it, the client
+# A user's machine is never busy with our models. Where the system lets it, a client that asks
 # goes before everything else, so that its own waits for a processor are not measured.
 PRIORITY: Final = -10
 READY_TIMEOUT_S: Final = 30.0
@@ -49,14 +49,17 @@ class Sent:
     error: grpc.aio.AioRpcError | None
 
 
-def running(target: str, service: str) -> AbstractContextManager[Client]:
-    """A client of `service` at `target`: called with a load, it gives the outcome."""
-    return apart(partial(_open, target, service))
+def running(target: str, service: str, priority: int = PRIORITY) -> AbstractContextManager[Client]:
+    """A client of `service` at `target`: called with a load, it gives the outcome.
+
+    priority: nice value, where the system allows it.
+    """
+    return apart(partial(_open, target, service, priority))
 
 
-def _open(target: str, service: str) -> Callable[[Load], Outcome]:
+def _open(target: str, service: str, priority: int) -> Callable[[Load], Outcome]:
     """In the client's process: one event loop and one channel for all loads."""
-    nice = _before_all_others()
+    nice = _prioritised(priority)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
     async def connect() -> grpc.aio.Channel:
@@ -79,10 +82,10 @@ def _open(target: str, service: str) -> Callable[[Load], Outcome]:
     return run
 
 
-def _before_all_others() -> int:
+def _prioritised(priority: int) -> int:
     """The priority the process has got: lower goes first."""
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, 0, priority)
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 

@@ -1,20 +1,24 @@
-"""The least that a gateway over gRPC can cost: a bare Starlette route that makes one echo call.
+"""The least that gRPC can cost: bare servers, in processes of their own.
 
-Two processes, as in the system: `python -m bench.floor http <echo port>` and
-`python -m bench.floor echo`. Each prints its port when it listens and ends when its
-standard input does.
+`python -m bench.floor echo` gives back what it gets, `python -m bench.floor compute <ms>` after
+computing for so long, and `python -m bench.floor http <echo port>` is a bare Starlette route in
+front of the first, as little as a gateway can be. Each prints its port when it listens and ends
+when its standard input does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import uvicorn
@@ -25,9 +29,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bench.datasets import ROOT
+from encoders.requests import MODEL_MS, QUEUE_MS
 
-METHOD: Final = "/bench.Echo/Echo"
+SERVICE: Final = "bench.Echo"
+METHOD: Final = f"/{SERVICE}/Echo"
 LOOPBACK: Final = "127.0.0.1"
+# Hashed once to learn how fast this machine hashes; the GIL is free meanwhile.
+PROBE_BYTES: Final = 4 * 1024 * 1024
+
+Serve = Callable[[bytes, Any], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,13 @@ def running() -> Iterator[Floor]:
     """Starts both processes; stops them at the end."""
     with _process("echo") as (echo_pid, echo_port), _process("http", str(echo_port)) as (pid, port):
         yield Floor((LOOPBACK, port), {"floor": pid, "echo": echo_pid})
+
+
+@contextlib.contextmanager
+def computing(model_ms: float) -> Iterator[str]:
+    """A bare grpc.aio server that computes for about `model_ms` before it echoes: its target."""
+    with _process("compute", f"{model_ms:.3f}") as (_, port):
+        yield f"{LOOPBACK}:{port}"
 
 
 @contextlib.contextmanager
@@ -62,13 +79,41 @@ def _process(*arguments: str) -> Iterator[tuple[int, int]]:
 async def serve_echo() -> None:
     """A grpc.aio server that gives back the bytes it gets."""
 
-    async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def echo(request: bytes, _: Any) -> bytes:
         return request
 
+    await _serve(echo)
+
+
+async def serve_computing(model_ms: float) -> None:
+    """The same after native work without the GIL in a thread of its own, as a model's is.
+
+    It says in the trailing metadata what the work took, as the workers do.
+    """
+    content = bytes(max(1, round(PROBE_BYTES * model_ms / _hashing_ms(bytes(PROBE_BYTES)))))
+    with ThreadPoolExecutor(1) as thread:
+
+        async def compute(request: bytes, context: Any) -> bytes:
+            loop = asyncio.get_running_loop()
+            took_ms = await loop.run_in_executor(thread, _hashing_ms, content)
+            context.set_trailing_metadata(((MODEL_MS, f"{took_ms:.3f}"), (QUEUE_MS, "0")))
+            return request
+
+        await _serve(compute)
+
+
+def _hashing_ms(content: bytes) -> float:
+    """How long it takes to hash it once."""
+    started_s = time.perf_counter()
+    hashlib.sha256(content).digest()
+    return (time.perf_counter() - started_s) * 1000
+
+
+async def _serve(serve: Serve) -> None:
+    """One method, until standard input ends."""
     # Handlers without (de)serialisers take and give bytes.
-    service, method = METHOD.strip("/").split("/")
     handler = grpc.method_handlers_generic_handler(
-        service, {method: grpc.unary_unary_rpc_method_handler(echo)}
+        SERVICE, {METHOD.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(serve)}
     )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
@@ -99,8 +144,16 @@ async def serve_http(echo_port: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`echo`, or `http <port of echo>`."""
-    uvloop.run(serve_echo() if arguments[0] == "echo" else serve_http(int(arguments[1])))
+    """`echo`, `compute <ms>`, or `http <port of echo>`."""
+    match arguments:
+        case ["echo"]:
+            uvloop.run(serve_echo())
+        case ["compute", model_ms]:
+            uvloop.run(serve_computing(float(model_ms)))
+        case ["http", echo_port]:
+            uvloop.run(serve_http(int(echo_port)))
+        case _:
+            sys.exit(main.__doc__)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bench.load import Reply, ask, post
 from bench.options import Options
 
 ROUNDS: Final = 2
-IDLE_S: Final = 15.0
+IDLE_S: Final = 8.0
 SEED: Final = 11
 # Of the book, by characters: what is there before anybody asks.
 FIRST_SHARE: Final = 0.1

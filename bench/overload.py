@@ -1,15 +1,17 @@
 """What becomes of calls when more come than a worker can answer.
 
 An open loop: calls arrive as many independent users make them, whether or not earlier ones
-were answered. The rates are multiples of the capacity, which is measured in the same run by a
-closed loop of the same calls. Rounds run every rate once; rates per second are medians of the
-rounds, percentiles are over the calls of all rounds.
+were answered. The rates are multiples of the capacity, which every round measures first: the best
+of several closed loops of the same calls, each as long as any other load. Rounds run every rate
+once; rates per second and ratios to the round's own capacity are medians of the rounds, percentiles
+are over the calls of all rounds.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +28,8 @@ from bench.stats import percentile
 
 MULTIPLES: Final = (0.5, 1.0, 1.5, 2.0, 3.0)
 ROUNDS: Final = 2
+# The least multiple that is an overload even if the capacity was measured a little low.
+OVERLOADED: Final = 1.5
 # What the batcher counts, and what is refused before it: more calls than MAX_CONCURRENT_RPCS.
 CAUSES: Final = ("queue_full", "too_late", "expired", "cancelled")
 TOO_MANY: Final = "too_many_calls"
@@ -72,13 +76,14 @@ class Part:
 class Piece:
     """One load: what the client saw, what the worker refused or dropped by cause, CPU used.
 
-    client_cores, worker_cores: CPU seconds a second.
+    client_cores, worker_cores: CPU seconds a second. capacity_per_s: of its round.
     """
 
     outcome: Outcome
     shed: dict[str, float]
     client_cores: float
     worker_cores: float
+    capacity_per_s: float
 
 
 def parts(options: Options) -> tuple[Part, ...]:
@@ -94,7 +99,7 @@ def parts(options: Options) -> tuple[Part, ...]:
             # As long as a person waits for what a search box finds; 200 times the model's time.
             deadline_s=1.0,
             window_s=options.seconds(6.0),
-            in_flight=(64,) if options.quick else (16, 64, 128),
+            in_flight=(64,) if options.quick else (32, 64, 128),
         ),
         Part(
             "reranking 30 passages",
@@ -105,16 +110,29 @@ def parts(options: Options) -> tuple[Part, ...]:
             # RERANK_TIMEOUT_SECONDS: then the gateway answers without.
             deadline_s=2.0,
             window_s=options.seconds(9.0),
-            in_flight=(2,) if options.quick else (2, 4),
+            in_flight=(4,) if options.quick else (4, 6),
         ),
     )
 
 
 def run(options: Options) -> Report:
-    """Overloads an embedder, then a reranker. Raises TooBusy."""
-    figures = [_measure(part, options.rounds(ROUNDS)) for part in parts(options)]
+    """Overloads an embedder, then a reranker.
+
+    Raises TooBusy when neither had a capacity; when one has none, the other is reported.
+    """
+    figures, busy = [], []
+    for part in parts(options):
+        try:
+            figures.append(_measure(part, options.rounds(ROUNDS)))
+        except TooBusy as error:
+            print(f"bench: {error}", file=sys.stderr)
+            busy.append((part.name, str(error)))
+    if not figures:
+        raise TooBusy("; ".join(reason for _, reason in busy))
     tables = [table for part in figures for table in _tables(part)]
-    targets = [target for part in figures for target in _targets(part)]
+    if busy:
+        tables.append(Table("Not measured", ("", "because"), list(busy)))
+    targets = [target for part in figures for target in targets(part)]
     return Report({"parts": figures}, tables, targets)
 
 
@@ -124,7 +142,7 @@ def _measure(part: Part, rounds: int) -> dict[str, Any]:
         client.running(running.target, part.service) as send,
     ):
 
-        def piece(schedule: Closed | Poisson) -> Piece:
+        def piece(schedule: Closed | Poisson, capacity: float) -> Piece:
             meter, before = CpuMeter({"worker": running.pid}), scrape(running.metrics_url)
             outcome = send(part.load(schedule))
             spent_s, after = meter.spent_s()["worker"], scrape(running.metrics_url)
@@ -133,25 +151,30 @@ def _measure(part: Part, rounds: int) -> dict[str, Any]:
                 shed(before, after),
                 outcome.cpu_s / outcome.duration_s,
                 spent_s / outcome.duration_s,
+                capacity,
             )
 
-        closed = {n: goodput(part, piece(Closed(n)).outcome.calls) for n in part.in_flight}
-        capacity = max(closed.values())
-        if capacity == 0:
-            raise TooBusy(f"{part.name}: nothing was answered within {part.deadline_s:g} s")
+        closed: list[dict[int, float]] = []
         pieces: dict[float, list[Piece]] = {multiple: [] for multiple in MULTIPLES}
         for turn in range(rounds):
+            loops = {n: send(part.load(Closed(n))).calls for n in part.in_flight}
+            closed.append({n: goodput(part, calls) for n, calls in loops.items()})
+            capacity = max(closed[-1].values())
+            if capacity == 0:
+                raise TooBusy(f"{part.name}: nothing was answered within {part.deadline_s:g} s")
             for multiple in MULTIPLES:
                 seed = round(multiple * 10) + 1000 * turn
-                pieces[multiple].append(piece(Poisson(multiple * capacity, seed)))
+                pieces[multiple].append(piece(Poisson(multiple * capacity, seed), capacity))
+    rows = [row(part, multiple, some) for multiple, some in pieces.items()]
     return {
         "name": part.name,
         "model": running.description,
         "deadline_s": part.deadline_s,
-        "capacity_per_s": capacity,
+        "capacity_per_s": statistics.median(max(each.values()) for each in closed),
         "closed_loop_per_s": closed,
+        "peak_over_capacity": max(one["goodput_over_capacity"] for one in rows),
         "client_nice": pieces[MULTIPLES[0]][0].outcome.nice,
-        "rows": [row(part, multiple, capacity, some) for multiple, some in pieces.items()],
+        "rows": rows,
     }
 
 
@@ -166,18 +189,12 @@ def shed(before: Metrics, after: Metrics) -> dict[str, float]:
     counts = {
         cause: after.value(name, cause=cause) - before.value(name, cause=cause) for cause in CAUSES
     }
-    refused = _refused(after) - _refused(before)
+    name, code = "rag_rpcs_total", REFUSED
+    refused = after.value(name, code=code) - before.value(name, code=code)
     return counts | {TOO_MANY: refused - counts["queue_full"] - counts["too_late"]}
 
 
-def _refused(metrics: Metrics) -> float:
-    try:
-        return metrics.value("rag_rpcs_total", code=REFUSED)
-    except KeyError:  # the series of an error begins with the first
-        return 0.0
-
-
-def row(part: Part, multiple: float, capacity: float, pieces: Sequence[Piece]) -> dict[str, Any]:
+def row(part: Part, multiple: float, pieces: Sequence[Piece]) -> dict[str, Any]:
     """Everything about one rate: calls per second by outcome, and how long they took."""
     window, cores = part.window, os.cpu_count() or 1
     each = [piece.outcome.calls for piece in pieces]
@@ -195,9 +212,12 @@ def row(part: Part, multiple: float, capacity: float, pieces: Sequence[Piece]) -
     expired = sum(call.code == EXPIRED for call in due)
     return {
         "multiple": multiple,
-        "offered_per_s": multiple * capacity,
+        "offered_per_s": multiple * statistics.median(piece.capacity_per_s for piece in pieces),
         "calls": len(due),
         "goodput_per_s": statistics.median(goodput(part, calls) for calls in each),
+        "goodput_over_capacity": statistics.median(
+            goodput(part, piece.outcome.calls) / piece.capacity_per_s for piece in pieces
+        ),
         "good_share": share(good_calls),
         "refused_share": share(len(refused)),
         # Told nothing before the deadline, or answered after it.
@@ -227,10 +247,10 @@ def _percentiles(values_ms: Sequence[float]) -> dict[str, float] | None:
 
 def _tables(part: dict[str, Any]) -> Iterator[Table]:
     name, rows = part["name"], part["rows"]
-    capacity = part["capacity_per_s"]
     yield Table(
         f"Overload, {name}: deadline {part['deadline_s']:g} s, "
-        f"capacity {number(capacity)} calls/s",
+        f"capacity {number(part['capacity_per_s'])} calls/s (median of the rounds), "
+        f"peak of the goodput {part['peak_over_capacity']:.2f} of it",
         ("offered / capacity", "calls/s offered", "goodput/s", "goodput / capacity", "in time",
          "refused", "late", "failed"),
         [
@@ -238,7 +258,7 @@ def _tables(part: dict[str, Any]) -> Iterator[Table]:
                 f"{one['multiple']:g}",
                 number(one["offered_per_s"]),
                 number(one["goodput_per_s"]),
-                number(one["goodput_per_s"] / capacity),
+                f"{one['goodput_over_capacity']:.2f}",
                 *(f"{one[key]:.1%}" for key in
                   ("good_share", "refused_share", "late_share", "failed_share")),
             )
@@ -281,21 +301,24 @@ def _cells(percentiles: dict[str, float] | None) -> tuple[str, ...]:
     return tuple(map(number, percentiles.values())) if percentiles else ("", "", "")
 
 
-def _targets(part: dict[str, Any]) -> Iterator[Target]:
-    name, rows = part["name"], part["rows"]
-    peak = max(part["capacity_per_s"], *(one["goodput_per_s"] for one in rows))
-    most = rows[-1]
+def targets(part: dict[str, Any]) -> Iterator[Target]:
+    """By the worst of the rows that are an overload."""
+    name = part["name"]
+    over = [one for one in part["rows"] if one["multiple"] >= OVERLOADED]
+    # The capacity is a goodput too: that of the best closed loop.
+    peak = max(1.0, part["peak_over_capacity"])
     yield Target(
-        f"{name}: goodput at {most['multiple']:g} times capacity over the peak",
-        most["goodput_per_s"] / peak,
+        f"{name}: least goodput from {OVERLOADED:g} times capacity on, over the peak",
+        min(one["goodput_over_capacity"] for one in over) / peak,
         0.9,
         at_most=False,
     )
-    if most["refused_ms"] is not None:
-        for key, limit_ms in (("p50", 5.0), ("p99", 25.0)):
+    refused_ms = [one["refused_ms"] for one in over if one["refused_ms"] is not None]
+    for key, limit_ms in (("p50", 5.0), ("p99", 25.0)):
+        if refused_ms:
             yield Target(
-                f"{name}: {key} ms of a refusal at {most['multiple']:g} times capacity",
-                most["refused_ms"][key],
+                f"{name}: worst {key} ms of a refusal from {OVERLOADED:g} times capacity on",
+                max(each[key] for each in refused_ms),
                 limit_ms,
                 at_most=True,
             )
