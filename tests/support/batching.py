@@ -29,7 +29,7 @@ class Text:
 
 @dataclass
 class FakeModel:
-    """Takes `seconds_per_token` of the fake clock for each padded token."""
+    """Takes `seconds_per_batch` of the fake clock, and `seconds_per_token` a padded token."""
 
     seconds_per_token: float = 0.001
     now_s: float = 0.0
@@ -38,6 +38,7 @@ class FakeModel:
     probes: int = 0
     # Called after each batch was recorded, before it is answered.
     during: Callable[[list[Text]], None] | None = None
+    seconds_per_batch: float = 0.0
     # What the batch that is being computed has taken so far, by its own stream's clock.
     ahead_s: float = 0.0
 
@@ -47,7 +48,8 @@ class FakeModel:
     def run(self, batch: Sequence[Text]) -> list[object]:
         texts = list(batch)
         self.batches.append(texts)
-        self.ahead_s += self.seconds_per_token * len(texts) * max(text.tokens for text in texts)
+        padded = len(texts) * max(text.tokens for text in texts)
+        self.ahead_s += self.seconds_per_batch + self.seconds_per_token * padded
         if self.during is not None:
             self.during(texts)
         if self.broken or any(text.poisoned for text in texts):
