@@ -7,17 +7,22 @@ model as it is, without ColBERT's projection and training:
     score = (1 + s) / 2
 
 Special tokens take no part on either side. The score is in 0..1 and grows with s.
+
+MaxSim runs on the host, whatever ran the model: from a GPU every token's state is copied
+(100 MB for 65,536 tokens of 384 floats), so there the copy and numpy take most of the time,
+and a cross-encoder, of which one number a pair comes back, is the better choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
 from encoders.encoder import Floats
 from encoders.scoring import Pair, PairScorer, Prepared, Query
-from encoders.tokenizing import BoolArray, Tokens
+from encoders.tokenizing import BoolArray
 
 
 class LateInteraction(PairScorer):
@@ -49,18 +54,32 @@ class LateInteraction(PairScorer):
         scores = np.empty(len(batch), np.float32)
         # After the passages: of the batches of one call that begin together on several
         # streams, the first to get here computes the query, and the others find it.
-        for query in {pair.query for pair in batch}:
+        for query, asked in self._query_states({pair.query for pair in batch}).items():
             rows = [row for row, pair in enumerate(batch) if pair.query is query]
             chosen = slice(None) if len(rows) == len(batch) else rows  # a slice copies nothing
-            asked = query.states(self._query_states)
             scores[chosen] = max_sim(asked, states[chosen], content[chosen])
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gave states that are not finite")
         return scores.tolist()
 
-    def _query_states(self, tokens: Tokens) -> Floats:
-        states: Floats = self._encoder.run([tokens])[0, : len(tokens)][tokens.content]
-        return states
+    def _query_states(self, queries: set[Query]) -> dict[Query, Floats]:
+        """Of each query, [content tokens, dimension]; those that nobody has computed yet are
+        one padded run.
+        """
+        found: dict[Query, Floats] = {}
+        with ExitStack() as held:
+            # In one order, so that no two threads wait for each other.
+            for query in sorted(queries, key=id):
+                held.enter_context(query.lock)
+            missing = [query for query in queries if query.states is None]
+            if missing:
+                states = self._encoder.run([query.tokens for query in missing])
+                for query, rows in zip(missing, states, strict=True):
+                    query.states = rows[: len(query.tokens)][query.tokens.content]
+            for query in queries:
+                if query.states is not None:
+                    found[query] = query.states
+        return found
 
 
 def max_sim(query: Floats, passages: Floats, content: BoolArray) -> Floats:

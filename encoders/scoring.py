@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,18 +22,14 @@ _PAIR_HEADS: Final = ("ForSequenceClassification", "ForCausalLM")
 
 @dataclass(slots=True, eq=False)
 class Query:
-    """A query shared by pairs, whose batches run in several threads."""
+    """A query shared by pairs, whose batches run in several threads.
+
+    states: float32 [content tokens, dimension], once computed; read and set under the lock.
+    """
 
     tokens: Tokens
-    _states: Floats | None = None
-    _lock: Lock = field(default_factory=Lock)
-
-    def states(self, compute: Callable[[Tokens], Floats]) -> Floats:
-        """Float32 [content tokens, dimension]: computed by whoever asks first, once."""
-        with self._lock:
-            if self._states is None:
-                self._states = compute(self.tokens)
-            return self._states
+    states: Floats | None = None
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
