@@ -113,7 +113,8 @@ def _choose_streams(graph: Any, threads: int, wanted: int) -> tuple[int, str]:
     if wanted:
         return wanted, f"{wanted} streams as set"
     parameters = _multiplied_parameters(graph)
-    per_stream = max(math.ceil(parameters / _PARAMETERS_PER_THREAD), threads // _MOST_STREAMS, 1)
+    needed = math.ceil(parameters / _PARAMETERS_PER_THREAD)
+    per_stream = max(needed, math.ceil(threads / _MOST_STREAMS), 1)
     streams = max(1, threads // per_stream)
     return streams, f"{streams} streams for {parameters / 1e6:.0f} million parameters"
 

@@ -182,6 +182,19 @@ def test_pairs_of_several_queries_share_a_batch() -> None:
     np.testing.assert_allclose(together[1::2], apart[1], atol=1e-5)
 
 
+def test_queries_of_a_batch_are_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = load_pair_scorer(MINILM, Runtime("openvino", "fp32", 2, exports()))
+    asked = [scorer.prepare(query, TEXTS[:3]).pairs for query in (QUESTION, "What is a crab?")]
+    batches: list[int] = []
+    run = scorer._encoder.run
+    monkeypatch.setattr(
+        scorer._encoder, "run", lambda batch: batches.append(len(batch)) or run(batch)
+    )
+    scorer.score([*asked[0], *asked[1]])
+    scorer.score([asked[0][0], asked[1][0]])
+    assert batches == [6, 2, 2]
+
+
 def test_a_query_is_computed_once_for_batches_on_several_streams(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,7 +231,7 @@ def test_streams_give_the_same_vectors_side_by_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "wanted", "streams"), [(1, 0, 1), (2, 0, 2), (2, 1, 1), (64, 0, 16)]
+    ("threads", "wanted", "streams"), [(1, 0, 1), (2, 0, 2), (2, 1, 1), (24, 0, 12), (64, 0, 16)]
 )
 def test_a_small_model_gets_a_stream_a_thread(threads: int, wanted: int, streams: int) -> None:
     class Shape:
