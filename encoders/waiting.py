@@ -5,13 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Sequence
-from typing import Generic
+from typing import Final, Generic
 from weakref import ReferenceType, ref
 
 from encoders.admission import Load
 from encoders.lanes import LANES, Item, Job, Lane, LaneQueue, P, R
 from runtime.deadline import expired
 from runtime.errors import ServiceError
+
+# Deadlines of calls that were answered, 200 bytes each, that may lie about.
+_SPARE_DEADLINES: Final = 1000
 
 
 class Waiting(Generic[P, R]):
@@ -21,6 +24,7 @@ class Waiting(Generic[P, R]):
         self.lanes: dict[Lane, LaneQueue[P, R]] = {lane: LaneQueue() for lane in LANES}
         # Weak, so that an answer is not kept until the deadline it was in time for.
         self._deadlines: list[tuple[float, int, ReferenceType[Job[P, R]]]] = []
+        self._most_deadlines = _SPARE_DEADLINES
         self._sequence = itertools.count()
 
     def add(self, job: Job[P, R], items: list[Item[P, R]]) -> None:
@@ -29,6 +33,8 @@ class Waiting(Generic[P, R]):
             self.lanes[job.lane].add(item)
         if job.deadline_s is not None:
             heapq.heappush(self._deadlines, (job.deadline_s, next(self._sequence), ref(job)))
+            if len(self._deadlines) > self._most_deadlines:
+                self._forget_answered()
 
     def load(self, lane: Lane, running_tokens: int) -> Load:
         """What is before a newcomer in `lane`."""
@@ -47,6 +53,14 @@ class Waiting(Generic[P, R]):
                 self.fail(job, expired())
                 dropped += 1
         return dropped
+
+    def _forget_answered(self) -> None:
+        """Their deadlines would stay until they pass: minutes of calls, with long ones."""
+        self._deadlines = [
+            entry for entry in self._deadlines if (job := entry[2]()) and not job.answer.done()
+        ]
+        heapq.heapify(self._deadlines)
+        self._most_deadlines = _SPARE_DEADLINES + 2 * len(self._deadlines)
 
     def take(self, items: Sequence[Item[P, R]]) -> None:
         """These wait no longer: a thread computes them. Who left meanwhile is not there."""

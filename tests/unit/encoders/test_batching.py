@@ -200,6 +200,15 @@ async def test_what_was_cancelled_while_it_waited_is_not_computed() -> None:
     await made.batcher.aclose()
 
 
+async def test_deadlines_of_answered_calls_are_forgotten() -> None:
+    made = bench()
+    made.batcher.start()
+    for _ in range(30):
+        await asyncio.gather(*(made.ask([Text(n)], remaining_s=3600.0) for n in range(100)))
+    assert len(made.batcher._waiting._deadlines) <= 1000 + 2 * 100
+    await made.batcher.aclose()
+
+
 async def test_closing_answers_everything_that_waits() -> None:
     made = bench()
     waiting = [made.ask([Text(n)], lane=lane) for n in range(3) for lane in ("bulk", "interactive")]
