@@ -132,8 +132,8 @@ def run(options: Options) -> Report:
     tables = [table for part in figures for table in _tables(part)]
     if busy:
         tables.append(Table("Not measured", ("", "because"), list(busy)))
-    targets = [target for part in figures for target in targets(part)]
-    return Report({"parts": figures}, tables, targets)
+    held = [target for part in figures for target in targets(part)]
+    return Report({"parts": figures}, tables, held)
 
 
 def _measure(part: Part, rounds: int) -> dict[str, Any]:

@@ -43,6 +43,7 @@ QUESTIONS: Final = 60
 QUICK_QUESTIONS: Final = 8
 SLICES: Final = 5
 FLOOR: Final = 4.0
+AIM: Final = 6.0
 
 
 def run(options: Options) -> Report:
@@ -143,12 +144,15 @@ def _report(courses: list[Course], questions: Sequence[Question]) -> Report:
             for course in courses
         ],
     )
-    target = Target(
-        "pairs/s of the reranker over CrossEncoder's in fp32",
-        ours.times_as_fast_as(base),
-        FLOOR,
-        at_most=False,
-    )
+    targets = [
+        Target(
+            f"pairs/s of the reranker over CrossEncoder's in fp32 ({name})",
+            ours.times_as_fast_as(base),
+            limit,
+            at_most=False,
+        )
+        for name, limit in (("floor", FLOOR), ("aim", AIM))
+    ]
     figures = {
         "questions": len(questions),
         "pairs": pairs,
@@ -159,4 +163,4 @@ def _report(courses: list[Course], questions: Sequence[Question]) -> Report:
         "times_as_fast_in_total": {c.name: base.seconds / c.seconds for c in courses},
         "largest_difference_of_a_score": differences,
     }
-    return Report(figures, [table], [target])
+    return Report(figures, [table], targets)

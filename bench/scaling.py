@@ -2,9 +2,10 @@
 
 One gateway knows one worker, the other both; they take turns. Each worker computes with one
 thread, so that two share the work of two cores and not each other's. Three figures say three
-things: tokens a second by the clock, what the caller gains, which on a machine without further cores
-for gateway, store and client is less than the second worker could give; tokens per CPU second of the
-workers, whether either wastes CPU when there are two; calls of each, whether both do their share.
+things. Tokens a second by the clock: what the caller gains, which on a machine without further
+cores for gateway, store and client is less than the second worker could give. Tokens per CPU
+second of the workers: that neither wastes CPU when there are two. Calls of each: that both do
+their share.
 """
 
 from __future__ import annotations
