@@ -25,6 +25,15 @@ def rss_mib(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss) / MEBIBYTE
 
 
+def pss_mib(pid: int) -> float:
+    """Proportional set size: memory that n processes share counts 1/n for each (Linux).
+
+    So it may be summed over the processes of one server, which would count a library that all
+    of them map as often as there are processes.
+    """
+    return float(psutil.Process(pid).memory_full_info().pss) / MEBIBYTE
+
+
 class CpuMeter:
     """CPU time each of some processes spends between two readings."""
 

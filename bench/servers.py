@@ -28,7 +28,7 @@ from bench.foreign import Recipe, Unavailable, signal_group
 from bench.http_embedding import over_http
 from bench.options import Options
 from bench.passages import passages
-from bench.processes import rss_mib
+from bench.processes import pss_mib
 from bench.recipes import RECIPES
 from bench.reference import Setting, sentence_transformer
 from bench.report import Report, Table, Target, number
@@ -37,12 +37,12 @@ from bench.throughput import MODEL, largest_cosine_loss, token_lengths
 from bench.turns import in_slices
 from encoders.location import locate
 
-TEXTS: Final = 600
+TEXTS: Final = 480
 QUICK_TEXTS: Final = 96
 ROUNDS: Final = 3
 QUERIES: Final = 60
 QUICK_QUERIES: Final = 15
-TOGETHER_S: Final = 5.0
+TOGETHER_S: Final = 4.0
 WARMING: Final = ("Is Rust fast?", "What does a borrow checker check? " * 12) * 32
 
 
@@ -50,7 +50,7 @@ WARMING: Final = ("Is Rust fast?", "What does a borrow checker check? " * 12) * 
 class Server:
     """One that runs, its client in another process, and what it did in its turns.
 
-    pid: of the leader of its session. rss_mib: of all its processes after each turn.
+    pid: of the leader of its session. memory_mib: PSS of all its processes after each turn.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Server:
     bulk: list[Outcome] = field(default_factory=list)
     alone: list[Outcome] = field(default_factory=list)
     together: list[Outcome] = field(default_factory=list)
-    rss_mib: list[float] = field(default_factory=list)
+    memory_mib: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Row:
     p99_ms: float
     loaded_p95_ms: float
     loaded_texts_per_s: float
-    rss_mib: float
+    memory_mib: float
     start_s: float
     cosine_loss: float
 
@@ -88,7 +88,7 @@ class Row:
             percentile(alone_ms, 99),
             percentile(loaded_ms, 95),
             statistics.median(outcome.texts / outcome.seconds for outcome in server.together),
-            max(server.rss_mib),
+            max(server.memory_mib),
             server.start_s,
             largest_cosine_loss(vectors, reference),
         )
@@ -101,7 +101,7 @@ COLUMNS: Final = {
     "p99_ms": ("p99 ms", True),
     "loaded_p95_ms": ("p95 ms under bulk load", True),
     "loaded_texts_per_s": ("texts/s meanwhile", False),
-    "rss_mib": ("RSS MiB", True),
+    "memory_mib": ("PSS MiB", True),
     "start_s": ("start s", True),
 }
 
@@ -164,7 +164,7 @@ def _round(
         with _going_on(server):
             order = Order(texts, queries, together_s)
             server.together.append(server.carry_out(order))
-            server.rss_mib.append(_rss_mib(server.pid))
+            server.memory_mib.append(_memory_mib(server.pid))
 
 
 @contextlib.contextmanager
@@ -174,10 +174,10 @@ def _going_on(server: Server) -> Iterator[None]:
     signal_group(server.pid, signal.SIGSTOP)
 
 
-def _rss_mib(pid: int) -> float:
+def _memory_mib(pid: int) -> float:
     """Of the process and all that it started."""
     children = psutil.Process(pid).children(recursive=True)
-    return sum(rss_mib(each) for each in (pid, *(child.pid for child in children)))
+    return sum(pss_mib(each) for each in (pid, *(child.pid for child in children)))
 
 
 def _report(rows: dict[str, Row], tokens_per_text: float, left_out: dict[str, str]) -> Report:
@@ -209,21 +209,58 @@ def _report(rows: dict[str, Row], tokens_per_text: float, left_out: dict[str, st
             (name, reason.splitlines()[-1][:200]) for name, reason in left_out.items()
         ]
         tables.append(Table("Could not be had here", ("", "because"), missing))
-    ours, *others = rows.values()
-    targets = [
-        _first(title, getattr(ours, column), [getattr(row, column) for row in others], less)
-        for column, (title, less) in COLUMNS.items()
-        if others
-    ]
+    places = places_of(rows)
+    if places:
+        tables.append(_places_table(places))
     figures = {
         "servers": {name: asdict(row) for name, row in rows.items()},
         "tokens_per_text": tokens_per_text,
         "left_out": left_out,
     }
-    return Report(figures, tables, targets)
+    return Report(figures, tables, [place.target() for place in places])
 
 
-def _first(title: str, ours: float, others: Sequence[float], less: bool) -> Target:
-    """That nobody is better than we are in one column."""
-    best = min(others) if less else max(others)
-    return Target(f"{title}: ours over the best other's", ours / best, 1.0, at_most=less)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One column: ours, and the best of the others. less: is better."""
+
+    title: str
+    ours: float
+    best: float
+    whose: str
+    less: bool
+
+    def target(self) -> Target:
+        """That nobody is better than we are."""
+        name = f"{self.title}: ours over the best other's"
+        return Target(name, self.ours / self.best, 1.0, at_most=self.less)
+
+
+def places_of(rows: dict[str, Row]) -> list[Place]:
+    """A place for each column, ours being the first row; none when there are no others."""
+    ours, *others = rows
+    if not others:
+        return []
+    places = []
+    for column, (title, less) in COLUMNS.items():
+        values = {name: getattr(row, column) for name, row in rows.items()}
+        whose = (min if less else max)(others, key=values.__getitem__)
+        places.append(Place(title, values[ours], values[whose], whose, less))
+    return places
+
+
+def _places_table(places: Sequence[Place]) -> Table:
+    return Table(
+        "Who is first",
+        ("", "ours", "best of the others", "whose", "are we first"),
+        [
+            (
+                place.title,
+                number(place.ours),
+                number(place.best),
+                place.whose,
+                "yes" if place.target().met else "no",
+            )
+            for place in places
+        ],
+    )

@@ -112,7 +112,10 @@ def test_we_are_first_only_where_nobody_is_better() -> None:
 
     assert [target.met for target in report.targets] == [True, True, False, True, True, True, True]
     assert [target.value for target in report.targets][:3] == [2, pytest.approx(5 / 6), 9 / 8]
-    table, missing = report.tables
+    table, missing, places = report.tables
+    assert [row[3:] for row in places.rows][:3] == [
+        ("other", "yes"), ("other", "yes"), ("other", "no")
+    ]  # fmt: skip
     assert table.rows[0][:4] == ("ours", "100", "10,000", "5.00")
     assert missing.rows == [("lost", "no wheel")]
     assert _report({"ours": ours}, 100.0, {}).targets == []
