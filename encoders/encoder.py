@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from encoders.blueprint import Blueprint, Kind
 from encoders.identity import ModelIdentity, fingerprint
-from encoders.location import ModelFiles, locate
+from encoders.location import ModelFiles, ModelUnusableError, locate
 from encoders.machine import available_cpus, has_nvidia_gpu, limit_threads
 from encoders.options import BackendName, Precision, Runtime
 from encoders.tokenizing import (
@@ -166,7 +166,7 @@ class EncoderModel:
         return self._encoder.batch_tokens
 
     def least_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Of each text, fewer than it will have: at once, before tokenising."""
+        """Of each text, a low guess: at once, before tokenising."""
         return [least_tokens(text, self.identity.max_tokens) for text in texts]
 
     def padded(self, tokens: int) -> int:
@@ -219,11 +219,13 @@ def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
 def _choose_backend(wanted: BackendName) -> tuple[Literal["openvino", "torch"], str]:
     if wanted == "openvino":
         return wanted, "as set"
+    cpu_reason = "no GPU; fastest on CPUs"
     if has_nvidia_gpu():
         import torch
 
         if torch.cuda.is_available():
-            return "torch", "torch sees a GPU"
+            return "torch", "as set" if wanted == "torch" else "torch sees a GPU"
+        cpu_reason = "torch sees no GPU; fastest on CPUs"
         # Hours are lost to this otherwise: everything works, ten times slower.
         log.warning(
             "there is a GPU that torch cannot use: computing on the CPU",
@@ -238,7 +240,7 @@ def _choose_backend(wanted: BackendName) -> tuple[Literal["openvino", "torch"], 
         return wanted, "as set"
     if importlib.util.find_spec("openvino") is None:
         return "torch", "OpenVINO is not installed"
-    return "openvino", "no GPU; fastest on CPUs"
+    return "openvino", cpu_reason
 
 
 def _open_openvino(
@@ -265,8 +267,16 @@ def _open_openvino(
 def _open_torch(
     files: ModelFiles, kind: Kind, runtime: Runtime, threads: int
 ) -> tuple[Blueprint, Backend]:
+    import torch
+
     from encoders.graphs import build
     from encoders.torch_backend import TorchBackend
 
     blueprint, graph = build(files, kind)
-    return blueprint, TorchBackend(graph, precision=runtime.precision, threads=threads)
+    try:
+        backend = TorchBackend(graph, precision=runtime.precision, threads=threads)
+    except torch.OutOfMemoryError as error:
+        raise ModelUnusableError(
+            f"{files.name} does not fit into the GPU's memory; something else may be in it"
+        ) from error
+    return blueprint, backend

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import MINILM
 
+from encoders.embedding import load_embedding_model
 from encoders.encoder import _choose_backend
+from encoders.location import ModelUnusableError
 from encoders.machine import has_nvidia_gpu, multiplies_bf16
 from encoders.openvino_backend import _choose
+from encoders.options import Runtime
 
 
 class Core:
@@ -67,6 +71,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert _choose_backend("auto") == ("torch", "torch sees a GPU")
+    assert _choose_backend("torch") == ("torch", "as set")
     assert _choose_backend("openvino") == ("openvino", "as set")
 
 
@@ -88,13 +93,24 @@ def test_a_gpu_that_torch_cannot_use_is_warned_of(
     assert record.levelno == logging.WARNING
     assert record.getMessage() == "there is a GPU that torch cannot use: computing on the CPU"
     assert cause in record.cause  # type: ignore[attr-defined]
-    assert _choose_backend("auto")[0] == "openvino"
+    assert _choose_backend("auto") == ("openvino", "torch sees no GPU; fastest on CPUs")
     assert len(caplog.records) == 2
+
+
+def test_a_gpu_without_room_for_the_model_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("encoders.torch_backend.TorchBackend", full)
+    with pytest.raises(ModelUnusableError, match="does not fit into the GPU's memory"):
+        load_embedding_model(MINILM, Runtime("torch"))
 
 
 def test_without_a_gpu_it_is_openvino_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("encoders.encoder.has_nvidia_gpu", lambda: False)
-    assert _choose_backend("auto")[0] == "openvino"
+    assert _choose_backend("auto") == ("openvino", "no GPU; fastest on CPUs")
     assert _choose_backend("torch") == ("torch", "as set")
     monkeypatch.setattr("encoders.encoder.importlib.util.find_spec", lambda _: None)
     assert _choose_backend("auto") == ("torch", "OpenVINO is not installed")
