@@ -9,6 +9,7 @@ from contextlib import suppress
 from threading import Barrier
 from typing import Protocol, TypeVar
 
+from encoders.machine import lower_priority
 from encoders.stage import Stage
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Streams(Protocol):
 class ModelThreads:
     """One thread a stream. The model is loaded in the first, and warmed in each.
 
-    Some runtimes keep kernels, buffers or captured graphs per thread (OpenVINO: the first
+    They have a lower priority than the event loop. Some runtimes keep kernels, buffers or captured graphs per thread (OpenVINO: the first
     1x16 in a thread took 20 ms, then 4), so the threads that warm are those that serve.
     Each is a pool of its own: a pool of several starts another one whenever none of its
     threads has said yet that it is free.
@@ -113,4 +114,4 @@ class ModelThreads:
 
 
 def _thread(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix=f"model-{number}")
+    return ThreadPoolExecutor(1, thread_name_prefix=f"model-{number}", initializer=lower_priority)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -177,6 +179,19 @@ async def test_no_thread_serves_that_has_not_warmed_however_often_it_starts() ->
                 await asyncio.sleep(0)
         await threads.join()
         assert sorted(stage.takers) == sorted(warmed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_threads_of_the_model_leave_the_event_loop_its_time() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    threads = ModelThreads()
+    before = priority()
+    found = [await threads.load(priority), *await threads.warm(2, priority)]
+    assert found == [min(before + 10, 19)] * 3
+    assert priority() == before
+    await threads.join()
 
 
 class Panic(BaseException):
