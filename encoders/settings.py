@@ -90,11 +90,12 @@ class EncoderSettings(ModelSettings):
         description="Padded tokens of one batch; 0: what is fastest on this machine.",
     )
     bulk_quantum_seconds: float = Field(
-        0.015,
+        0.03,
         gt=0,
         le=10,
-        description="How long one batch of bulk work may take: an interactive call waits for "
-        "at most one.",
+        description="How long one batch of bulk work may take, for nothing interrupts one: an "
+        "interactive call waits for the stream that is free first. A single text that takes "
+        "longer is a batch of its own, and is never cut.",
     )
     bulk_share: float = Field(
         0.2,
