@@ -18,11 +18,14 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class BatchMetrics:
-    """What the batcher counts. `queued` and the ages are asked for when scraped."""
+    """What the batcher counts. Waiting tokens and their age are asked for when scraped."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._queue_tokens = Gauge(
-            "rag_queue_tokens", "Tokens waiting for the model.", ["lane"], registry=registry
+            "rag_queue_tokens",
+            "Tokens waiting for the model; not those of batches that failed and are tried again.",
+            ["lane"],
+            registry=registry,
         )
         self._oldest = Gauge(
             "rag_queue_oldest_age_seconds",

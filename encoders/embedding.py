@@ -17,7 +17,7 @@ ENCODE_BATCH_TOKENS = 2048
 
 
 class EmbeddingModel(EncoderModel):
-    """An embedding model that is loaded and ready. `embed` and `encode` by one thread at a time."""
+    """An embedding model that is loaded and ready. `embed` by `streams` threads at once."""
 
     @property
     def normalised(self) -> bool:
@@ -42,7 +42,9 @@ class EmbeddingModel(EncoderModel):
     def encode(self, texts: Sequence[str], input_type: InputType = "passage") -> Floats:
         """Any number of texts, in batches by length: float32 [len(texts), dimension], in order.
 
-        Texts longer than `identity.max_tokens` are cut.
+        Texts longer than `identity.max_tokens` are cut. In the calling thread, so on one of the
+        `streams` and a part of the machine: for checks and small programs. Workers use a
+        `Batcher`, which runs all of them.
         """
         vectors = np.empty((len(texts), self.identity.dimension), np.float32)
         tokens = self.tokenize(texts, input_type)

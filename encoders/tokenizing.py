@@ -93,10 +93,12 @@ def padded_length(tokens: int, max_tokens: int) -> int:
 
 
 def least_tokens(text: str, max_tokens: int) -> int:
-    """Fewer tokens than the text will have, told at once: who is refused by them need not wait
-    for the tokenizer.
+    """A low guess of the tokens a text will have, told at once: who is refused by it need not
+    wait for the tokenizer.
 
-    English has 4 to 5 characters a token; 8 are hardly ever reached.
+    English has 4 to 5 characters a token, and few texts reach 8. It is too high for one that
+    does, such as a list of long URLs, each one token of a model that splits words: that one
+    may be refused by a queue that has just room for it.
     """
     return min(1 + len(text) // 8, max_tokens)
 
