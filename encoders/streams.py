@@ -44,10 +44,10 @@ class Streams(Protocol):
 class ModelThreads:
     """One thread a stream. The model is loaded in the first, and warmed in each.
 
-    They have a lower priority than the event loop. Some runtimes keep kernels, buffers or captured graphs per thread (OpenVINO: the first
+    Some runtimes keep kernels, buffers or captured graphs per thread (OpenVINO: the first
     1x16 in a thread took 20 ms, then 4), so the threads that warm are those that serve.
     Each is a pool of its own: a pool of several starts another one whenever none of its
-    threads has said yet that it is free.
+    threads has said yet that it is free. They have a lower priority than the event loop.
     """
 
     def __init__(self) -> None:
