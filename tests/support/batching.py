@@ -156,7 +156,11 @@ class Bench:
 
 
 def bench(
-    limits: Limits | None = None, model: FakeModel | None = None, *, streams: int = 1
+    limits: Limits | None = None,
+    model: FakeModel | None = None,
+    *,
+    streams: int = 1,
+    tokens_per_s: float = 0.0,
 ) -> Bench:
     """Not started: what is submitted waits until `bench.batcher.start()`."""
     model = model or FakeModel()
@@ -175,6 +179,7 @@ def bench(
         probe=model.probe,
         on_health=on_health,
         now_s=model.clock,
+        tokens_per_s=tokens_per_s,
         streams=fakes,
         give_up=partial(given_up.append, None),
     )

@@ -77,7 +77,8 @@ async def run_call(made: Bench, number: int, call: Call) -> Outcome:
 
 
 async def play(bounds: Limits, script: list[Call], count: int) -> tuple[Bench, list[Outcome]]:
-    made = bench(bounds, FakeModel(seconds_per_token=TOKEN_S), streams=count)
+    model = FakeModel(seconds_per_token=TOKEN_S)
+    made = bench(bounds, model, streams=count, tokens_per_s=1 / TOKEN_S)
     made.batcher.start()
     running = [run_call(made, number, call) for number, call in enumerate(script)]
     async with asyncio.timeout(20):  # a caller that gets no answer fails the test
@@ -121,6 +122,9 @@ def test_no_batch_exceeds_its_budget(bounds: Limits, script: list[Call], count: 
         padded = len(batch) * max(text.tokens for text in batch)
         assert padded <= bounds.batch_tokens or len(batch) == 1
         assert len(batch) <= bounds.batch_items
+        number, _ = batch[0].name
+        if script[number].lane == "bulk" and len(batch) > 1:
+            assert padded * TOKEN_S <= bounds.bulk_quantum_s + TOKEN_S / 2 + 1e-9
 
 
 @settings(deadline=None, max_examples=100)
