@@ -19,18 +19,18 @@ import numpy as np
 from bench import precisions
 from bench.apart import Apart, FailedApart, apart
 from bench.ceiling import Precision
-from bench.contestants import Done, Shape, Work, contestants
+from bench.contestants import BatchShape, Done, Work, contestants
 from bench.options import Options
 from bench.passages import passages
 from bench.prepared import questions
-from bench.reference import Floats
 from bench.report import Report, Table, Target, number
+from bench.vectors import Cosines, cosines
 from encoders.machine import multiplies_bf16
 
 # One question, one passage, a call's worth of passages, a large batch. 112 tokens are what a
 # passage of 512 characters has on average.
-SHAPES: Final = (Shape(1, 16), Shape(1, 112), Shape(8, 112), Shape(32, 112))
-QUICK_SHAPES: Final = (Shape(1, 16), Shape(8, 112))
+SHAPES: Final = (BatchShape(1, 16), BatchShape(1, 112), BatchShape(8, 112), BatchShape(32, 112))
+QUICK_SHAPES: Final = (BatchShape(1, 16), BatchShape(8, 112))
 ROUNDS: Final = 5
 SECONDS: Final = 0.8
 # Passages, and as many questions.
@@ -42,13 +42,13 @@ REFERENCE: Final = "torch fp32"
 
 
 @dataclass(slots=True)
-class Course:
+class Trial:
     """What one contestant gave; empty when it cannot run here, `fault` then says why."""
 
     done: dict[str, list[Done]] = field(default_factory=dict)
     fault: str = ""
 
-    def tokens_per_s(self, shape: Shape) -> float:
+    def tokens_per_s(self, shape: BatchShape) -> float:
         """Median of the rounds."""
         return statistics.median(done.tokens_per_s for done in self.done[shape.name])
 
@@ -71,18 +71,18 @@ def run(options: Options) -> Report:
     courses = _race(precision, shapes, options)
     count = QUICK_TEXTS if options.quick else TEXTS
     texts = [*passages(options.data, count), *questions(options.data, count)]
-    cosines = _cosines(precision, texts)
+    distances = _cosines(precision, texts)
     default = default_name(precision, courses)
     return Report(
         {
             "contestants": {name: asdict(course) for name, course in courses.items()},
-            "cosines": {name: each.tolist() for name, each in cosines.items()},
+            "cosines": {name: each.tolist() for name, each in distances.items()},
         },
-        [speed_table(courses, shapes), cost_table(courses), cosine_table(cosines)],
+        [speed_table(courses, shapes), cost_table(courses), cosine_table(distances)],
         [
             Target(
                 f"least cosine to float32 of OpenVINO {precision}",
-                float(cosines[f"OpenVINO {precision}"].min()),
+                float(distances[f"OpenVINO {precision}"].min()),
                 LEAST_COSINE,
                 at_most=False,
             ),
@@ -97,18 +97,20 @@ def run(options: Options) -> Report:
     )
 
 
-def default_name(precision: Precision, courses: Mapping[str, Course]) -> str:
+def default_name(precision: Precision, courses: Mapping[str, Trial]) -> str:
     """The contestant that workers run: OpenVINO, dynamic shapes, as many streams as CPUs."""
     started = [name for name in courses if name.startswith(f"OpenVINO {precision}, ")]
     return [name for name in started if not name.endswith("a shape each")][-1]
 
 
-def _race(precision: Precision, shapes: tuple[Shape, ...], options: Options) -> dict[str, Course]:
-    courses: dict[str, Course] = {}
+def _race(
+    precision: Precision, shapes: tuple[BatchShape, ...], options: Options
+) -> dict[str, Trial]:
+    courses: dict[str, Trial] = {}
     with contextlib.ExitStack() as running:
         ready: dict[str, Apart[Work, Done]] = {}
         for name, make in contestants(precision).items():
-            courses[name] = Course()
+            courses[name] = Trial()
             ready[name] = running.enter_context(apart(make))
         for _ in range(options.rounds(ROUNDS)):
             for shape in shapes:
@@ -117,7 +119,7 @@ def _race(precision: Precision, shapes: tuple[Shape, ...], options: Options) -> 
     return courses
 
 
-def _take_turn(course: Course, contestant: Apart[Work, Done], work: Work) -> None:
+def _take_turn(course: Trial, contestant: Apart[Work, Done], work: Work) -> None:
     """One that fails (torch.compile without a C++ compiler) is out, and the others go on."""
     if course.fault:
         return
@@ -128,23 +130,17 @@ def _take_turn(course: Course, contestant: Apart[Work, Done], work: Work) -> Non
         course.fault = str(failed).strip().splitlines()[-1]
 
 
-def _cosines(precision: Precision, texts: Sequence[str]) -> dict[str, Floats]:
+def _cosines(precision: Precision, texts: Sequence[str]) -> dict[str, Cosines]:
     """Of each candidate to float32 in torch: a cosine a text."""
     with apart(partial(precisions.encoder_of, texts)) as vectors:
         reference = vectors(precisions.REFERENCE)
         return {
-            each.name: cosine(vectors(each), reference) for each in precisions.candidates(precision)
+            each.name: cosines(vectors(each), reference)
+            for each in precisions.candidates(precision)
         }
 
 
-def cosine(ours: Floats, reference: Floats) -> Floats:
-    """Row by row: float32 [n]."""
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
-    cosines: Floats = (ours * reference).sum(axis=1) / norms
-    return cosines
-
-
-def speed_table(courses: Mapping[str, Course], shapes: Sequence[Shape]) -> Table:
+def speed_table(courses: Mapping[str, Trial], shapes: Sequence[BatchShape]) -> Table:
     """Multiples of the reference, tokens/s in brackets; a dash for what does not run here."""
     rows = [
         (name, *(_speed(course, courses[REFERENCE], shape) for shape in shapes))
@@ -154,14 +150,14 @@ def speed_table(courses: Mapping[str, Course], shapes: Sequence[Shape]) -> Table
     return Table("Speed by rows x tokens of a batch", columns, rows)
 
 
-def _speed(course: Course, reference: Course, shape: Shape) -> str:
+def _speed(course: Trial, reference: Trial, shape: BatchShape) -> str:
     if course.fault:
         return "-"
     tokens_per_s = course.tokens_per_s(shape)
     return f"{number(tokens_per_s / reference.tokens_per_s(shape))} ({number(tokens_per_s)})"
 
 
-def cost_table(courses: Mapping[str, Course]) -> Table:
+def cost_table(courses: Mapping[str, Trial]) -> Table:
     """What being ready costs."""
     rows: list[tuple[str, ...]] = [
         (name, "-", "-")
@@ -173,16 +169,16 @@ def cost_table(courses: Mapping[str, Course]) -> Table:
     return Table("Cost", columns, rows)
 
 
-def cosine_table(cosines: Mapping[str, Floats]) -> Table:
+def cosine_table(found: Mapping[str, Cosines]) -> Table:
     """The least is what counts: a text whose vector is off is a text that is not found."""
     rows: list[tuple[str, ...]] = [
         (name, f"{each.min():.5f}", f"{np.median(each):.5f}", _verdict(each))
-        for name, each in cosines.items()
+        for name, each in found.items()
     ]
     columns = ("", "least", "median", f"all at least {LEAST_COSINE}")
-    (count,) = {len(each) for each in cosines.values()}
+    (count,) = {len(each) for each in found.values()}
     return Table(f"Cosine to float32, {count} passages and questions", columns, rows)
 
 
-def _verdict(cosines: Floats) -> str:
-    return "yes" if cosines.min() >= LEAST_COSINE else "no"
+def _verdict(found: Cosines) -> str:
+    return "yes" if found.min() >= LEAST_COSINE else "no"

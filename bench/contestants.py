@@ -33,7 +33,7 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BatchShape:
     """Rows and tokens of a batch without padding."""
 
     rows: int
@@ -54,7 +54,7 @@ class Shape:
 class Work:
     """What a contestant is asked: batches of one shape, one after another, for some seconds."""
 
-    shape: Shape
+    shape: BatchShape
     seconds: float
 
 
@@ -72,7 +72,7 @@ class Done:
 
 Contestant = Callable[[Work], Done]
 # Given a shape: the functions, one a stream, that each run a batch of it.
-Prepare = Callable[[Shape], list[Callable[[], object]]]
+Prepare = Callable[[BatchShape], list[Callable[[], object]]]
 
 
 def openvino(precision: Precision, streams: int, static: bool) -> Contestant:
@@ -84,7 +84,7 @@ def openvino(precision: Precision, streams: int, static: bool) -> Contestant:
     core = library.Core()
     weights = exported()
 
-    def compiled(shape: Shape | None) -> Any:
+    def compiled(shape: BatchShape | None) -> Any:
         model = core.read_model(weights)
         if shape is not None:
             sizes = library.PartialShape([shape.rows, shape.tokens])
@@ -99,7 +99,7 @@ def openvino(precision: Precision, streams: int, static: bool) -> Contestant:
 
     dynamic = None if static else compiled(None)
 
-    def prepare(shape: Shape) -> list[Callable[[], object]]:
+    def prepare(shape: BatchShape) -> list[Callable[[], object]]:
         model = compiled(shape) if dynamic is None else dynamic
         arrays = list(shape.batch())
         requests = [model.create_infer_request() for _ in range(streams)]
@@ -119,7 +119,7 @@ def torch_eager(precision: Precision) -> Contestant:
 
     graph = torch_graph(precision)
 
-    def prepare(shape: Shape) -> list[Callable[[], object]]:
+    def prepare(shape: BatchShape) -> list[Callable[[], object]]:
         inputs = [torch.from_numpy(each) for each in shape.batch()]
         without_gradients: Any = torch.inference_mode()
         return [without_gradients(lambda: graph(*inputs))]
@@ -137,7 +137,7 @@ def torch_compiled(precision: Precision) -> Contestant:
     torch._inductor.config.force_disable_caches = True
     graph = torch_graph(precision)
 
-    def prepare(shape: Shape) -> list[Callable[[], object]]:
+    def prepare(shape: BatchShape) -> list[Callable[[], object]]:
         compiled: Any = torch.compile(graph, dynamic=False)
         inputs = [torch.from_numpy(each) for each in shape.batch()]
         # Weights are frozen where no gradients are asked for, and not in inference mode.
@@ -149,7 +149,7 @@ def torch_compiled(precision: Precision) -> Contestant:
 
 def measured(prepare: Prepare) -> Contestant:
     """The contestant that prepares each shape once and then runs it, a thread a stream."""
-    prepared: dict[Shape, list[Callable[[], object]]] = {}
+    prepared: dict[BatchShape, list[Callable[[], object]]] = {}
 
     def work(work: Work) -> Done:
         started_s = time.perf_counter()

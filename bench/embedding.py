@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.prepared import EMBEDDER
+from bench.vectors import Floats
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
 
-SERVICE: Final = "rag.embedder.v1.EmbedderService"
 # Texts a call, as EMBEDDING_BATCH_SIZE; calls in flight, so that one is always waiting.
 BATCH: Final = 32
 IN_FLIGHT: Final = 4
 TIMEOUT_S: Final = 120.0
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Send(Protocol):
 @asynccontextmanager
 async def over_grpc(target: str) -> AsyncIterator[Send]:
     """Calls of our embedder at `target`, connected."""
-    async with open_channel(target, SERVICE, Tracing(None)) as channel:
+    async with open_channel(target, EMBEDDER, Tracing(None)) as channel:
         stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
         await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
 

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 import uvloop
 
-from bench.embedding import BATCH, IN_FLIGHT, Floats, Send, in_bulk
+from bench.embedding import BATCH, IN_FLIGHT, Send, in_bulk
+from bench.vectors import Floats
 
 # Between two questions while bulk work runs: a person asks, not a loop.
 PAUSE_S: Final = 0.05
@@ -34,7 +35,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Completed:
     """vectors: of the texts, if all were embedded once; texts and seconds: of the bulk work.
 
     latencies_s: of the queries.
@@ -46,12 +47,12 @@ class Outcome:
     latencies_s: list[float]
 
 
-def client(connect: Connect) -> Callable[[Order], Outcome]:
+def client(connect: Connect) -> Callable[[Order], Completed]:
     """Made where it runs. connect: a `partial` of `over_grpc` or `over_http`."""
     return lambda order: uvloop.run(carry_out(connect, order))
 
 
-async def carry_out(connect: Connect, order: Order) -> Outcome:
+async def carry_out(connect: Connect, order: Order) -> Completed:
     """Does what is ordered. Raises what the transport raises."""
     async with connect() as send:
         if order.seconds:
@@ -63,10 +64,10 @@ async def carry_out(connect: Connect, order: Order) -> Outcome:
             vectors, seconds = embedded.vectors, embedded.seconds
         for query in order.queries:
             latencies_s.append(await _ask(send, query))
-    return Outcome(vectors, len(order.texts), seconds, latencies_s)
+    return Completed(vectors, len(order.texts), seconds, latencies_s)
 
 
-async def _both(send: Send, order: Order) -> Outcome:
+async def _both(send: Send, order: Order) -> Completed:
     started_s = time.perf_counter()
     end_s = started_s + order.seconds
     starts = itertools.cycle(range(0, len(order.texts), BATCH))
@@ -92,7 +93,7 @@ async def _both(send: Send, order: Order) -> Outcome:
         asked = group.create_task(questions())
         done = await asyncio.gather(*(load() for _ in range(IN_FLIGHT)))
         seconds = time.perf_counter() - started_s
-    return Outcome(np.empty((0, 0), np.float32), sum(done), seconds, asked.result())
+    return Completed(np.empty((0, 0), np.float32), sum(done), seconds, asked.result())
 
 
 async def _ask(send: Send, query: str) -> float:

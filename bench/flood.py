@@ -12,11 +12,11 @@ import uvloop
 from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
 from bench.embedding import over_grpc
-from bench.reference import Computed, Question
+from bench.prepared import RERANKER
+from bench.reference import Computed, QueryPassages
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
 
-RERANKER: Final = "rag.reranker.v1.RerankerService"
 TIMEOUT_S: Final = 300.0
 # 32 calls of 256 chunks are 900,000 tokens: a dozen of a GPU's batches.
 TEXTS_A_CALL: Final = 256
@@ -58,15 +58,15 @@ def embedding_flood(target: str) -> Callable[[Sequence[str]], Computed]:
     return lambda texts: uvloop.run(embed(texts))
 
 
-def scoring_flood(target: str) -> Callable[[Sequence[Question]], Computed]:
+def scoring_flood(target: str) -> Callable[[Sequence[QueryPassages]], Computed]:
     """Scores questions by our reranker at `target`, a call each."""
 
-    async def score(questions: Sequence[Question]) -> Computed:
+    async def score(questions: Sequence[QueryPassages]) -> Computed:
         async with open_channel(target, RERANKER, Tracing(None)) as channel:
             stub = reranker_pb2_grpc.RerankerServiceStub(channel)
             await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
 
-            async def send(question: Question) -> Sequence[float]:
+            async def send(question: QueryPassages) -> Sequence[float]:
                 request = reranker_pb2.ScorePassagesRequest(
                     query=question.query, passages=question.passages, truncate=True
                 )

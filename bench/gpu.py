@@ -28,9 +28,10 @@ from bench.datasets import ROOT
 from bench.flood import embedding_flood, scoring_flood
 from bench.gpu_reference import SETTINGS
 from bench.options import Options
-from bench.reference import Computed, Question, save_cross_encoder
+from bench.reference import Computed, QueryPassages, save_cross_encoder
 from bench.report import Report, Table, number
 from bench.turns import Course, Subject, in_slices, take_turns
+from bench.vectors import largest_cosine_loss
 from encoders.location import locate
 from encoders.tokenizing import Tokenizer
 
@@ -115,11 +116,11 @@ def texts(data: Path, count: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(pieces), count))
 
 
-def questions(passages: Sequence[str], count: int) -> list[Question]:
+def questions(passages: Sequence[str], count: int) -> list[QueryPassages]:
     """Each of the first words of a text, and PASSAGES texts to score."""
     endless = itertools.cycle(passages)
     return [
-        Question(
+        QueryPassages(
             " ".join(passages[number % len(passages)].split()[:QUERY_WORDS]),
             tuple(itertools.islice(endless, PASSAGES)),
         )
@@ -191,13 +192,13 @@ def _embedding(
 
 
 def _reranking(
-    stack: contextlib.ExitStack, folder: Path, device: Device, few: Sequence[Question]
-) -> Part[Question]:
+    stack: contextlib.ExitStack, folder: Path, device: Device, few: Sequence[QueryPassages]
+) -> Part[QueryPassages]:
     """A cross-encoder is made of the encoder and a head that is drawn, as in bench.reranking."""
     made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     with apart(partial(save_cross_encoder, folder)) as save:
         save(made / "cross-encoder")
-    part: Part[Question] = Part()
+    part: Part[QueryPassages] = Part()
     for setting in SETTINGS:
         make = partial(gpu_reference.scorer, made / "cross-encoder", setting, device)
         part.add(stack, f"{THEIRS} predict, {setting.name}", make, few)
@@ -230,10 +231,11 @@ def token_lengths(passages: Sequence[str]) -> list[int]:
 def embedding_table(
     part: Part[str], where: str, tokens: int, flops: float, gflops: Mapping[Precision, float]
 ) -> Table:
-    """Ratios first; the share is of the GPU's matrix products in bf16."""
+    """Ratios first; the share is of the GPU's matrix products in bf16, cosines are to the first."""
     rows = []
     for course in part.courses:
         tokens_per_s = tokens / course.seconds
+        loss = largest_cosine_loss(course.values, part.courses[0].values)
         rows.append(
             (
                 course.name,
@@ -241,14 +243,18 @@ def embedding_table(
                 number(course.times_as_fast_as(part.best_reference())),
                 number(tokens_per_s),
                 f"{tokens_per_s * flops / GIGA / gflops['bf16']:.1%}",
+                f"{loss:.6f}",
             )
         )
     limit = number(gflops["bf16"] / 1000)
-    columns = ("", "times the first", "times their best", "tokens/s", f"of {limit} TFLOP/s")
+    columns = (
+        "", "times the first", "times their best", "tokens/s", f"of {limit} TFLOP/s",
+        "largest 1 - cosine",
+    )  # fmt: skip
     return Table(f"Embedding on {where}", columns, rows + _not_run(part, len(columns)))
 
 
-def reranking_table(part: Part[Question], where: str, pairs: int) -> Table:
+def reranking_table(part: Part[QueryPassages], where: str, pairs: int) -> Table:
     """Ratios first."""
     rows: list[tuple[str, ...]] = [
         (

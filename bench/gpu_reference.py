@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.ceiling import Device, Precision
 from bench.contestants import MODEL
-from bench.reference import Computed, Question
+from bench.reference import Computed, QueryPassages
 from encoders.embedding import load_embedding_model
 from encoders.options import Runtime
 
@@ -65,14 +65,14 @@ def encoder(folder: Path, setting: Setting, device: Device) -> Callable[[Sequenc
 
 def scorer(
     folder: Path, setting: Setting, device: Device
-) -> Callable[[Sequence[Question]], Computed]:
+) -> Callable[[Sequence[QueryPassages]], Computed]:
     """`CrossEncoder.predict` of the pairs of all questions at once, which is its fastest."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(folder), **_loading(setting, device))
 
-    def predict(questions: Sequence[Question]) -> Computed:
+    def predict(questions: Sequence[QueryPassages]) -> Computed:
         started_s = time.perf_counter()
         pairs = [(each.query, passage) for each in questions for passage in each.passages]
         scores = model.predict(pairs, batch_size=setting.batch, show_progress_bar=False)

@@ -99,7 +99,7 @@ def parts(options: Options) -> tuple[Part, ...]:
             # As long as a person waits for what a search box finds; 200 times the model's time.
             deadline_s=1.0,
             window_s=options.seconds(6.0),
-            in_flight=(64,) if options.quick else (32, 64, 128),
+            in_flight=(128,) if options.quick else (64, 128, 224),
         ),
         Part(
             "reranking 30 passages",

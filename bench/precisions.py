@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.ceiling import Precision
 from bench.contestants import MODEL
-from bench.reference import Floats
+from bench.vectors import Floats
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from encoders.encoder import Encoder
 from encoders.identity import ModelIdentity

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.ceiling import Device, Precision
+from bench.vectors import Floats
 from encoders.machine import available_cpus
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QueryPassages:
     """A query and the passages that are scored against it."""
 
     query: str
@@ -66,13 +64,13 @@ def sentence_transformer(
 
 def cross_encoder(
     folder: Path, setting: Setting, device: Device
-) -> Callable[[Sequence[Question]], Computed]:
+) -> Callable[[Sequence[QueryPassages]], Computed]:
     """`CrossEncoder.predict` of the model in `folder`, a call for each question."""
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(folder), **_loading(setting.precision, device))
 
-    def predict(questions: Sequence[Question]) -> Computed:
+    def predict(questions: Sequence[QueryPassages]) -> Computed:
         started_s = time.perf_counter()
         scores = [
             model.predict(

@@ -23,18 +23,19 @@ from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
 from bench import worker
 from bench.apart import apart
+from bench.contestants import MODEL
 from bench.datasets import rust_quiz
 from bench.options import Options
 from bench.passages import passages
-from bench.reference import Computed, Question, Setting, cross_encoder, save_cross_encoder
+from bench.prepared import RERANKER
+from bench.reference import Computed, QueryPassages, Setting, cross_encoder, save_cross_encoder
 from bench.report import Report, Table, Target, number
-from bench.throughput import MODEL, SETTINGS
+from bench.throughput import SETTINGS
 from bench.turns import Course, Subject, in_slices, take_turns
 from encoders.location import locate
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
 
-SERVICE: Final = "rag.reranker.v1.RerankerService"
 TIMEOUT_S: Final = 120.0
 # As RERANK_CANDIDATES; and questions in flight, so that one is always waiting.
 PASSAGES: Final = 30
@@ -67,36 +68,38 @@ def run(options: Options) -> Report:
     return _report(courses, questions)
 
 
-def _questions(data: Path, count: int) -> list[Question]:
+def _questions(data: Path, count: int) -> list[QueryPassages]:
     """Questions of the quiz, again from the first when there are too few, each with passages."""
     queries = itertools.cycle(question.text for question in rust_quiz(data).questions)
     texts = passages(data, count * PASSAGES)
     return [
-        Question(next(queries), tuple(texts[start : start + PASSAGES]))
+        QueryPassages(next(queries), tuple(texts[start : start + PASSAGES]))
         for start in range(0, len(texts), PASSAGES)
     ]
 
 
-def _reference(stack: contextlib.ExitStack, folder: Path, setting: Setting) -> Subject[Question]:
+def _reference(
+    stack: contextlib.ExitStack, folder: Path, setting: Setting
+) -> Subject[QueryPassages]:
     predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, "cpu")))
     return Subject(f"CrossEncoder.predict, {setting.name}", predict, (predict.pid,))
 
 
-def _ours(stack: contextlib.ExitStack, **settings: object) -> Subject[Question]:
+def _ours(stack: contextlib.ExitStack, **settings: object) -> Subject[QueryPassages]:
     ours = stack.enter_context(worker.running("reranker_worker", **settings))
     client = stack.enter_context(apart(partial(reranker_client, ours.target)))
     description = ours.description.partition(", ")[2]
     return Subject(f"reranker over gRPC: {description}", client, (ours.pid,))
 
 
-def reranker_client(target: str) -> Callable[[Sequence[Question]], Computed]:
+def reranker_client(target: str) -> Callable[[Sequence[QueryPassages]], Computed]:
     """A client of our reranker, made where it runs."""
     return lambda questions: uvloop.run(_score_all(target, questions))
 
 
-async def _score_all(target: str, questions: Sequence[Question]) -> Computed:
+async def _score_all(target: str, questions: Sequence[QueryPassages]) -> Computed:
     """A call for each question, IN_FLIGHT at a time."""
-    async with open_channel(target, SERVICE, Tracing(None)) as channel:
+    async with open_channel(target, RERANKER, Tracing(None)) as channel:
         stub = reranker_pb2_grpc.RerankerServiceStub(channel)
         await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
         numbered = iter(enumerate(questions))
@@ -109,7 +112,7 @@ async def _score_all(target: str, questions: Sequence[Question]) -> Computed:
 
 
 async def _sender(
-    stub: reranker_pb2_grpc.RerankerServiceAsyncStub, numbered: Iterator[tuple[int, Question]]
+    stub: reranker_pb2_grpc.RerankerServiceAsyncStub, numbered: Iterator[tuple[int, QueryPassages]]
 ) -> list[tuple[int, list[float]]]:
     scored = []
     for index, question in numbered:
@@ -121,7 +124,7 @@ async def _sender(
     return scored
 
 
-def _report(courses: list[Course], questions: Sequence[Question]) -> Report:
+def _report(courses: list[Course], questions: Sequence[QueryPassages]) -> Report:
     pairs = sum(len(question.passages) for question in questions)
     base, *_, ours, default = courses
     differences = {

@@ -21,9 +21,10 @@ import psutil
 
 from bench import foreign, worker
 from bench.apart import Apart, apart
+from bench.contestants import MODEL
 from bench.datasets import rust_quiz
-from bench.embedding import Floats, over_grpc
-from bench.embedding_client import Connect, Order, Outcome, client
+from bench.embedding import over_grpc
+from bench.embedding_client import Completed, Connect, Order, client
 from bench.foreign import Recipe, Unavailable, signal_group
 from bench.http_embedding import over_http
 from bench.options import Options
@@ -33,8 +34,9 @@ from bench.recipes import RECIPES
 from bench.reference import Setting, sentence_transformer
 from bench.report import Report, Table, Target, number
 from bench.stats import percentile
-from bench.throughput import MODEL, largest_cosine_loss, token_lengths
+from bench.throughput import token_lengths
 from bench.turns import in_slices
+from bench.vectors import Floats, largest_cosine_loss
 from encoders.location import locate
 
 TEXTS: Final = 480
@@ -56,10 +58,10 @@ class Server:
     name: str
     pid: int
     start_s: float
-    carry_out: Apart[Order, Outcome]
-    bulk: list[Outcome] = field(default_factory=list)
-    alone: list[Outcome] = field(default_factory=list)
-    together: list[Outcome] = field(default_factory=list)
+    carry_out: Apart[Order, Completed]
+    bulk: list[Completed] = field(default_factory=list)
+    alone: list[Completed] = field(default_factory=list)
+    together: list[Completed] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
 
 

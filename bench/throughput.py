@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import uvloop
 from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
@@ -31,18 +30,20 @@ from bench.ceiling import (
     products,
     token_length,
 )
-from bench.embedding import SERVICE, TIMEOUT_S, embed_all
+from bench.contestants import MODEL
+from bench.embedding import TIMEOUT_S, embed_all
 from bench.options import Options
 from bench.passages import passages
-from bench.reference import Computed, Floats, Setting, sentence_transformer
+from bench.prepared import EMBEDDER
+from bench.reference import Computed, Setting, sentence_transformer
 from bench.report import Report, Table, Target, number
 from bench.turns import Course, Subject, in_slices, take_turns
+from bench.vectors import largest_cosine_loss
 from encoders.location import locate
 from encoders.tokenizing import Tokenizer
 from runtime.channel import open_channel
 from runtime.telemetry import Tracing
 
-MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS: Final = 2000
 QUICK_TEXTS: Final = 200
 SLICES: Final = 5
@@ -137,17 +138,10 @@ def token_lengths(texts: Sequence[str], folder: Path, target: str) -> list[int]:
 
 
 async def _max_tokens(target: str) -> int:
-    async with open_channel(target, SERVICE, Tracing(None)) as channel:
+    async with open_channel(target, EMBEDDER, Tracing(None)) as channel:
         stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
         model = await stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
     return int(model.max_tokens)
-
-
-def largest_cosine_loss(vectors: Floats, reference: Floats) -> float:
-    """1 - the smallest cosine of a row to the reference's row, at least 0."""
-    a, b = vectors.astype(np.float64), reference.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return max(0.0, float(1 - ((a * b).sum(axis=1) / lengths).min()))
 
 
 def share_of_limit(

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from bench.processes import cpu_s
-from bench.reference import Computed, Floats
+from bench.reference import Computed
+from bench.vectors import Floats
 
 Item = TypeVar("Item")
 

@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 import torch
 
+from bench import vectors
 from bench.apart import apart
 from bench.backends import (
     SHAPES,
-    Course,
+    Trial,
     _take_turn,
-    cosine,
     cosine_table,
     cost_table,
     default_name,
     speed_table,
 )
-from bench.contestants import Contestant, Done, Shape, Work, measured
+from bench.contestants import BatchShape, Contestant, Done, Work, measured
 from bench.precisions import round_layers, rounded
 
-ONE, MANY = Shape(1, 16), Shape(8, 112)
+ONE, MANY = BatchShape(1, 16), BatchShape(8, 112)
 
 
-def course(tokens_per_s: float) -> Course:
+def course(tokens_per_s: float) -> Trial:
     done = [Done(tokens_per_s * factor, 2.0 * (factor == 1), 300) for factor in (1, 1.5, 0.5)]
-    return Course({ONE.name: done, MANY.name: done})
+    return Trial({ONE.name: done, MANY.name: done})
 
 
 def failing() -> Contestant:
@@ -47,7 +47,7 @@ def test_speeds_are_medians_and_multiples_of_the_reference() -> None:
 
 
 def test_one_that_fails_is_out_and_the_others_go_on() -> None:
-    broken = Course()
+    broken = Trial()
     with apart(failing) as contestant:
         _take_turn(broken, contestant, Work(ONE, 0.1))
         _take_turn(broken, contestant, Work(MANY, 0.1))
@@ -58,10 +58,10 @@ def test_one_that_fails_is_out_and_the_others_go_on() -> None:
 
 
 def test_each_shape_is_prepared_once_and_run_by_every_stream() -> None:
-    prepared: list[Shape] = []
+    prepared: list[BatchShape] = []
     runs: list[int] = []
 
-    def prepare(shape: Shape) -> list[Callable[[], object]]:
+    def prepare(shape: BatchShape) -> list[Callable[[], object]]:
         prepared.append(shape)
         return [lambda: runs.append(0), lambda: runs.append(1)]
 
@@ -77,7 +77,7 @@ def test_each_shape_is_prepared_once_and_run_by_every_stream() -> None:
 
 def test_the_default_is_dynamic_with_all_streams() -> None:
     names = ["torch fp32", "OpenVINO bf16, 1 stream", "OpenVINO bf16, 4 streams"]
-    courses = {name: Course() for name in [*names, "OpenVINO bf16, 4 streams, a shape each"]}
+    courses = {name: Trial() for name in [*names, "OpenVINO bf16, 4 streams, a shape each"]}
     assert default_name("bf16", courses) == "OpenVINO bf16, 4 streams"
 
 
@@ -91,7 +91,7 @@ def test_shapes_have_names_and_no_padding() -> None:
 
 def test_the_least_cosine_decides() -> None:
     reference = np.array([[1, 0], [0, 2]], np.float32)
-    cosines = cosine(np.array([[3, 0], [1, 1]], np.float32), reference)
+    cosines = vectors.cosines(np.array([[3, 0], [1, 1]], np.float32), reference)
     assert cosines == pytest.approx([1, 0.5**0.5])
     assert cosine_table({"a": cosines, "b": cosines[:1].repeat(2)}).rows == [
         ("a", "0.70711", "0.85355", "no"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.workers import Script, reranker
 
-from bench.reference import Computed, Question
+from bench.reference import Computed, QueryPassages
 from bench.reranking import _report, _score_all
 from bench.turns import Course, Turn
 
@@ -17,7 +17,7 @@ def course(name: str, seconds: float, *scores: float) -> Course:
 
 async def test_scores_come_in_the_order_of_the_questions() -> None:
     script = Script()
-    questions = [Question("why?", ("x" * length, "y")) for length in range(1, 10)]
+    questions = [QueryPassages("why?", ("x" * length, "y")) for length in range(1, 10)]
     async with reranker(script) as target:
         computed = await _score_all(target, questions)
     # The stand-in scores a passage by its length.
@@ -27,7 +27,7 @@ async def test_scores_come_in_the_order_of_the_questions() -> None:
 
 
 def test_the_cross_encoder_is_held_to_the_target_and_the_default_is_beside_it() -> None:
-    questions = [Question("why?", ("a", "b"))] * 2
+    questions = [QueryPassages("why?", ("a", "b"))] * 2
     base = course("base", 8, 0.1, 0.2, 0.3, 0.4)
     ours, default = course("ours", 2, 0.1, 0.25, 0.3, 0.4), course("default", 1, 1, 1, 1, 1)
 

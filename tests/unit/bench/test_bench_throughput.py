@@ -7,8 +7,9 @@ import pytest
 
 from bench.ceiling import Shape
 from bench.reference import Computed
-from bench.throughput import Ceiling, _report, largest_cosine_loss, padding, share_of_limit
+from bench.throughput import Ceiling, _report, padding, share_of_limit
 from bench.turns import Course, Turn
+from bench.vectors import largest_cosine_loss
 
 SHAPE = Shape(hidden=1000, intermediate=1000, layers=1)  # 12 MFLOP a token, and its attention
 
