@@ -20,6 +20,7 @@ from encoders.identity import ModelIdentity
 from encoders.lanes import LANES, Lane
 from encoders.opening import EmbeddingBatcher, open_embedding
 from encoders.requests import too_long
+from encoders.tokenizing import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Embedded:
 
 
 class Embedder:
-    """Tokenises off the event loop, a thread a lane, and embeds through the batcher."""
+    """Tokenises, all but short calls in a thread a lane, and embeds through the batcher."""
 
     def __init__(self, model: EmbeddingModel, batcher: EmbeddingBatcher) -> None:
         self._model = model
@@ -94,10 +95,12 @@ class Embedder:
         # Who cannot be served is told before anything is done for them.
         least = self._model.least_tokens(texts)
         self._batcher.admit(least, lane=lane, remaining_s=remaining_s())
-        loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(
-            self._tokenizers[lane], self._model.tokenize, texts, input_type
-        )
+        if short(texts):
+            tokens = self._model.tokenize(texts, input_type)
+        else:
+            tokens = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizers[lane], self._model.tokenize, texts, input_type
+            )
         truncated = [index for index, row in enumerate(tokens) if row.truncated]
         if truncated and not truncate:
             raise too_long(f"texts[{truncated[0]}]", self.identity.max_tokens)

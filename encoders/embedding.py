@@ -9,7 +9,7 @@ import numpy as np
 from encoders.blueprint import InputType
 from encoders.encoder import EncoderModel, Floats, open_encoder
 from encoders.options import Runtime
-from encoders.tokenizing import Tokens
+from encoders.tokenizing import Tokens, short
 
 # Padded tokens of one batch in `encode`: large enough that a batch's overhead does not
 # show, small enough that it stays in the cache (32x64 was as fast as any larger).
@@ -26,8 +26,9 @@ class EmbeddingModel(EncoderModel):
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> list[Tokens]:
         """One `Tokens` per text, with the model's own prefix for the input type. Thread-safe."""
-        prompt = self._encoder.blueprint.prompts[input_type]
-        return self._encoder.tokenizer.encode(texts, prompt.text, prompt.excluded_tokens)
+        prompt, tokenizer = self._encoder.blueprint.prompts[input_type], self._encoder.tokenizer
+        encode = tokenizer.encode_short if short(texts) else tokenizer.encode
+        return encode(texts, prompt.text, prompt.excluded_tokens)
 
     def embed(self, batch: Sequence[Tokens]) -> Floats:
         """One padded batch: float32 [len(batch), dimension], as the model normalises.
