@@ -73,9 +73,15 @@ async def test_everyone_is_answered_once_whatever_happens(streams: int) -> None:
 
     limits = Limits(batch_tokens=100, batch_items=8, bulk_quantum_s=0.002, queue_tokens=20_000)
     batcher: Batcher[Row, tuple[int, int]] = Batcher(
-        model.run, limits, BatchMetrics(CollectorRegistry()), probe=model.probe,
-        on_health=on_health, streams=threads, tokens_per_s=50_000.0, give_up=lambda: given_up.append(None),
-    )  # fmt: skip
+        model.run,
+        limits,
+        BatchMetrics(CollectorRegistry()),
+        probe=model.probe,
+        on_health=on_health,
+        streams=threads,
+        tokens_per_s=50_000.0,
+        give_up=lambda: given_up.append(None),
+    )
     batcher.start()
 
     async def call(number: int) -> str:
