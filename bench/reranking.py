@@ -40,7 +40,7 @@ TIMEOUT_S: Final = 120.0
 # As RERANK_CANDIDATES; and questions in flight, so that one is always waiting.
 PASSAGES: Final = 30
 IN_FLIGHT: Final = 4
-QUESTIONS: Final = 60
+QUESTIONS: Final = 50
 QUICK_QUESTIONS: Final = 8
 SLICES: Final = 5
 FLOOR: Final = 4.0
