@@ -53,12 +53,7 @@ class Worker:
 
     def stop(self) -> None:
         """SIGTERM, and waits; a worker that does not end within a minute is killed."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        _stop(self.process)
 
     def kill(self) -> None:
         """SIGKILL: what a machine that fails looks like."""
@@ -94,15 +89,24 @@ def running(module: str, **settings: object) -> Iterator[Worker]:
                 start_new_session=True,
             )
             theirs.close()
-            worker: Worker | None = None
             try:
-                worker = _wait_ready(ours, process, module, own["GRPC_HOST"], started_s)
-                yield worker
+                yield _wait_ready(ours, process, module, own["GRPC_HOST"], started_s)
             except BaseException:
                 show_faults(log)  # the folder goes away, and the cause with it
                 raise
             finally:
-                (worker or Worker("", "", "", 0.0, process)).stop()
+                _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_ready(
