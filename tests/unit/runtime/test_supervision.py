@@ -13,7 +13,7 @@ from runtime.supervision import EXIT_RESOURCE_TAKEN, EXIT_SECOND_SIGNAL
 
 CHILD = """
 import asyncio, os, sys
-from runtime.supervision import Launcher, ResourceTaken, StopRequest, run
+from runtime.supervision import Launcher, ResourceTaken, StopRequest, end_process, run
 
 async def main():
     fd = os.environ.get("CONTROL_FD")
@@ -22,6 +22,8 @@ async def main():
     await asyncio.sleep(0)
     launcher.report("ready", detail="x")
     print("ready", flush=True)
+    if "broken" in sys.argv:
+        end_process()
     await stop
     print("stopping", flush=True)
     if "hang" in sys.argv:
@@ -53,6 +55,13 @@ def test_the_first_signal_stops_and_the_process_ends_with_0(number: signal.Signa
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(20) == 0
+
+
+def test_what_is_broken_in_a_process_ends_it_as_a_signal_does() -> None:
+    with child("broken") as process:
+        assert process.wait(20) == 0
+        assert process.stdout
+        assert process.stdout.read() == "ready\nstopping\n"
 
 
 def test_the_second_signal_exits_at_once() -> None:
