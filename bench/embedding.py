@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 from rag.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.concurrency import in_flight
 from bench.prepared import EMBEDDER
 from bench.vectors import Floats
 from runtime.channel import open_channel
@@ -78,17 +79,9 @@ async def embed_all(target: str, texts: Sequence[str]) -> Embedded:
 
 async def in_bulk(send: Send, texts: Sequence[str]) -> Embedded:
     """All texts, BATCH a call and IN_FLIGHT calls at a time."""
-    starts = iter(range(0, len(texts), BATCH))
+    calls = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
     started_s = time.perf_counter()
-    senders = (_sender(send, texts, starts) for _ in range(IN_FLIGHT))
-    parts = [part for each in await asyncio.gather(*senders) for part in each]
+    answers = await in_flight(partial(send, bulk=True), calls, IN_FLIGHT)
     seconds = time.perf_counter() - started_s
-    parts.sort(key=lambda part: part[0])
-    vectors = np.concatenate([answer.vectors for _, answer in parts])
-    return Embedded(seconds, sum(answer.tokens for _, answer in parts), vectors)
-
-
-async def _sender(
-    send: Send, texts: Sequence[str], starts: Iterator[int]
-) -> list[tuple[int, Answer]]:
-    return [(start, await send(texts[start : start + BATCH], bulk=True)) for start in starts]
+    vectors = np.concatenate([answer.vectors for answer in answers])
+    return Embedded(seconds, sum(answer.tokens for answer in answers), vectors)

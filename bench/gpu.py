@@ -20,15 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from bench import gpu_reference, worker
+from bench import worker
 from bench.apart import FailedApart, apart
 from bench.ceiling import GIGA, Device, Precision, Shape, products, token_length
 from bench.contestants import MODEL
 from bench.datasets import ROOT
 from bench.flood import embedding_flood, scoring_flood
-from bench.gpu_reference import SETTINGS
+from bench.gpu_reference import SETTINGS, ours_alone
 from bench.options import Options
-from bench.reference import Computed, QueryPassages, save_cross_encoder
+from bench.reference import (
+    Computed,
+    QueryPassages,
+    cross_encoder,
+    save_cross_encoder,
+    sentence_transformer,
+)
 from bench.report import Report, Table, number
 from bench.turns import Course, Subject, in_slices, take_turns
 from bench.vectors import largest_cosine_loss
@@ -47,6 +53,7 @@ PRODUCTS_S: Final = 1.0
 CHUNK_SIZE: Final = 512
 THEIRS: Final = "sentence-transformers"
 QUERY_WORDS: Final = 8
+QUESTIONS_IN_FLIGHT: Final = 64
 # What the flood keeps in flight, with room: the worker's default is meant for a CPU.
 QUEUE_TOKENS: Final = 8_000_000
 
@@ -175,9 +182,9 @@ def _embedding(
 ) -> Part[str]:
     part: Part[str] = Part()
     for setting in SETTINGS:
-        make = partial(gpu_reference.encoder, folder, setting, device)
+        make = partial(sentence_transformer, folder, setting, device)
         part.add(stack, f"{THEIRS} encode, {setting.name}", make, few)
-    part.add(stack, "our encoder alone", gpu_reference.ours_alone, few)
+    part.add(stack, "our encoder alone", ours_alone, few)
     ours = stack.enter_context(
         worker.running(
             "embedder_worker",
@@ -200,7 +207,7 @@ def _reranking(
         save(made / "cross-encoder")
     part: Part[QueryPassages] = Part()
     for setting in SETTINGS:
-        make = partial(gpu_reference.scorer, made / "cross-encoder", setting, device)
+        make = partial(cross_encoder, made / "cross-encoder", setting, device, QUESTIONS)
         part.add(stack, f"{THEIRS} predict, {setting.name}", make, few)
     for model in (made / "cross-encoder", MODEL):
         ours = stack.enter_context(
@@ -212,7 +219,9 @@ def _reranking(
             )
         )
         name = f"reranker over gRPC: {ours.description.partition(', ')[2]}"
-        part.add(stack, name, partial(scoring_flood, ours.target), few, ours.pid)
+        part.add(
+            stack, name, partial(scoring_flood, ours.target, QUESTIONS_IN_FLIGHT), few, ours.pid
+        )
     return part
 
 

@@ -1,39 +1,18 @@
-"""sentence-transformers at its best on a GPU, and our encoder without gRPC, in one form."""
+"""How sentence-transformers is at its best on a GPU, and our encoder without gRPC."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from bench.ceiling import Device, Precision
 from bench.contestants import MODEL
-from bench.reference import Computed, QueryPassages
+from bench.reference import Computed, Setting
 from encoders.embedding import load_embedding_model
 from encoders.options import Runtime
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """precision: of the weights. batch: texts; they are sorted by length. attention: its name
-    in transformers.
-    """
-
-    precision: Precision
-    batch: int
-    attention: str
-
-    @property
-    def name(self) -> str:
-        """Such as "bf16, batch 256, sdpa"."""
-        return f"{self.precision}, batch {self.batch}, {self.attention}"
-
 
 # The default first, to which others are compared; then what its documentation advises for
 # GPUs. FlashAttention-2 unpads there, and its package is not on every machine.
@@ -44,41 +23,6 @@ SETTINGS: Final = (
     Setting("bf16", 256, "flash_attention_2"),
     Setting("bf16", 2048, "flash_attention_2"),
 )
-
-
-def encoder(folder: Path, setting: Setting, device: Device) -> Callable[[Sequence[str]], Computed]:
-    """`SentenceTransformer.encode`. Raises what it raises, without FlashAttention for one."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # it would look for a kernel of FlashAttention, long
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(folder), **_loading(setting, device))
-
-    def encode(texts: Sequence[str]) -> Computed:
-        started_s = time.perf_counter()
-        vectors = model.encode(
-            list(texts), batch_size=setting.batch, convert_to_numpy=True, show_progress_bar=False
-        )
-        return Computed(vectors, time.perf_counter() - started_s)
-
-    return encode
-
-
-def scorer(
-    folder: Path, setting: Setting, device: Device
-) -> Callable[[Sequence[QueryPassages]], Computed]:
-    """`CrossEncoder.predict` of the pairs of all questions at once, which is its fastest."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    from sentence_transformers import CrossEncoder
-
-    model = CrossEncoder(str(folder), **_loading(setting, device))
-
-    def predict(questions: Sequence[QueryPassages]) -> Computed:
-        started_s = time.perf_counter()
-        pairs = [(each.query, passage) for each in questions for passage in each.passages]
-        scores = model.predict(pairs, batch_size=setting.batch, show_progress_bar=False)
-        return Computed(scores, time.perf_counter() - started_s)
-
-    return predict
 
 
 def ours_alone() -> Callable[[Sequence[str]], Computed]:
@@ -113,11 +57,3 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(row)
     return batches
-
-
-def _loading(setting: Setting, device: Device) -> dict[str, Any]:
-    import torch
-
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.precision]
-    kwargs = {"dtype": dtype, "attn_implementation": setting.attention}
-    return {"device": device, "local_files_only": True, "model_kwargs": kwargs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,21 @@ from encoders.machine import available_cpus
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """precision and batch: of the model's weights, and texts a batch; it sorts by length itself."""
+    """How its users run it; it sorts by length itself.
+
+    precision: of the weights. batch: texts. attention: its name in transformers; empty leaves
+        the choice to it.
+    """
 
     precision: Precision
     batch: int
+    attention: str = ""
 
     @property
     def name(self) -> str:
-        """Such as "fp32, batch 32"."""
-        return f"{self.precision}, batch {self.batch}"
+        """Such as "fp32, batch 32" or "bf16, batch 256, sdpa"."""
+        attention = f", {self.attention}" if self.attention else ""
+        return f"{self.precision}, batch {self.batch}{attention}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,14 @@ class QueryPassages:
 def sentence_transformer(
     folder: Path, setting: Setting, device: Device
 ) -> Callable[[Sequence[str]], Computed]:
-    """`SentenceTransformer.encode` of the model in `folder`."""
+    """`SentenceTransformer.encode` of the model in `folder`.
+
+    Raises what it raises, such as ImportError where a package of the attention is missing.
+    """
+    loading = _loading(setting, device)
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), **_loading(setting.precision, device))
+    model = SentenceTransformer(str(folder), **loading)
 
     def encode(texts: Sequence[str]) -> Computed:
         started_s = time.perf_counter()
@@ -63,23 +74,24 @@ def sentence_transformer(
 
 
 def cross_encoder(
-    folder: Path, setting: Setting, device: Device
+    folder: Path, setting: Setting, device: Device, questions_a_call: int
 ) -> Callable[[Sequence[QueryPassages]], Computed]:
-    """`CrossEncoder.predict` of the model in `folder`, a call for each question."""
+    """`CrossEncoder.predict` of the model in `folder`, of the pairs of so many questions a call.
+
+    Raises what it raises, as above.
+    """
+    loading = _loading(setting, device)
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(folder), **_loading(setting.precision, device))
+    model = CrossEncoder(str(folder), **loading)
 
     def predict(questions: Sequence[QueryPassages]) -> Computed:
         started_s = time.perf_counter()
-        scores = [
-            model.predict(
-                [(question.query, passage) for passage in question.passages],
-                batch_size=setting.batch,
-                show_progress_bar=False,
-            )
-            for question in questions
-        ]
+        scores = []
+        for start in range(0, len(questions), questions_a_call):
+            some = questions[start : start + questions_a_call]
+            pairs = [(each.query, passage) for each in some for passage in each.passages]
+            scores.append(model.predict(pairs, batch_size=setting.batch, show_progress_bar=False))
         return Computed(np.concatenate(scores), time.perf_counter() - started_s)
 
     return predict
@@ -113,14 +125,23 @@ def save_cross_encoder(folder: Path) -> Callable[[Path], None]:
     return save
 
 
-def _loading(precision: Precision, device: Device) -> dict[str, Any]:
-    """How either is loaded; its threads are those that our worker takes."""
+def _loading(setting: Setting, device: Device) -> dict[str, Any]:
+    """How either is loaded; its threads are those that our worker takes.
+
+    To be called before sentence_transformers is imported, which reads the environment then.
+    """
+    if setting.attention:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # it would look for a kernel of FlashAttention, long
     import torch
 
     _be_quiet()
     torch.set_num_threads(available_cpus())
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return {"device": device, "local_files_only": True, "model_kwargs": {"dtype": dtype}}
+    kwargs: dict[str, Any] = {
+        "dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.precision]
+    }
+    if setting.attention:
+        kwargs["attn_implementation"] = setting.attention
+    return {"device": device, "local_files_only": True, "model_kwargs": kwargs}
 
 
 def _be_quiet() -> None:

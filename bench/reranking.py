@@ -7,36 +7,29 @@ nothing. A second worker runs the default, late interaction.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import uvloop
-from rag.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 
 from bench import worker
 from bench.apart import apart
 from bench.contestants import MODEL
 from bench.datasets import rust_quiz
+from bench.flood import scoring_flood
 from bench.options import Options
 from bench.passages import passages
-from bench.prepared import RERANKER
-from bench.reference import Computed, QueryPassages, Setting, cross_encoder, save_cross_encoder
+from bench.reference import QueryPassages, Setting, cross_encoder, save_cross_encoder
 from bench.report import Report, Table, Target, number
 from bench.throughput import SETTINGS
 from bench.turns import Course, Subject, in_slices, take_turns
 from encoders.location import locate
-from runtime.channel import open_channel
-from runtime.telemetry import Tracing
 
-TIMEOUT_S: Final = 120.0
 # As RERANK_CANDIDATES; and questions in flight, so that one is always waiting.
 PASSAGES: Final = 30
 IN_FLIGHT: Final = 4
@@ -81,47 +74,15 @@ def _questions(data: Path, count: int) -> list[QueryPassages]:
 def _reference(
     stack: contextlib.ExitStack, folder: Path, setting: Setting
 ) -> Subject[QueryPassages]:
-    predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, "cpu")))
+    predict = stack.enter_context(apart(partial(cross_encoder, folder, setting, "cpu", 1)))
     return Subject(f"CrossEncoder.predict, {setting.name}", predict, (predict.pid,))
 
 
 def _ours(stack: contextlib.ExitStack, **settings: object) -> Subject[QueryPassages]:
     ours = stack.enter_context(worker.running("reranker_worker", **settings))
-    client = stack.enter_context(apart(partial(reranker_client, ours.target)))
+    client = stack.enter_context(apart(partial(scoring_flood, ours.target, IN_FLIGHT)))
     description = ours.description.partition(", ")[2]
     return Subject(f"reranker over gRPC: {description}", client, (ours.pid,))
-
-
-def reranker_client(target: str) -> Callable[[Sequence[QueryPassages]], Computed]:
-    """A client of our reranker, made where it runs."""
-    return lambda questions: uvloop.run(_score_all(target, questions))
-
-
-async def _score_all(target: str, questions: Sequence[QueryPassages]) -> Computed:
-    """A call for each question, IN_FLIGHT at a time."""
-    async with open_channel(target, RERANKER, Tracing(None)) as channel:
-        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
-        await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=TIMEOUT_S)  # connects
-        numbered = iter(enumerate(questions))
-        started_s = time.perf_counter()
-        parts = await asyncio.gather(*(_sender(stub, numbered) for _ in range(IN_FLIGHT)))
-        seconds = time.perf_counter() - started_s
-    scores = dict(part for each in parts for part in each)
-    ordered = [score for number in range(len(questions)) for score in scores[number]]
-    return Computed(np.array(ordered, np.float32), seconds)
-
-
-async def _sender(
-    stub: reranker_pb2_grpc.RerankerServiceAsyncStub, numbered: Iterator[tuple[int, QueryPassages]]
-) -> list[tuple[int, list[float]]]:
-    scored = []
-    for index, question in numbered:
-        request = reranker_pb2.ScorePassagesRequest(
-            query=question.query, passages=question.passages, truncate=True
-        )
-        answer = await stub.ScorePassages(request, timeout=TIMEOUT_S)
-        scored.append((index, list(answer.scores)))
-    return scored
 
 
 def _report(courses: list[Course], questions: Sequence[QueryPassages]) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.flood import in_flight
 from bench.gpu_reference import batches_by_length
 from bench.options import Options
 from bench.reference import Computed
@@ -71,25 +69,3 @@ def test_ratios_are_to_the_first_and_to_their_best() -> None:
 def test_batches_are_of_like_lengths_within_the_budget() -> None:
     assert batches_by_length([8, 64, 16, 64, 8, 500], 128) == [[5], [1, 3], [2, 0, 4]]
     assert batches_by_length([], 128) == []
-
-
-async def test_a_flood_keeps_order_and_its_bound() -> None:
-    now = most = 0
-
-    async def send(item: int) -> int:
-        nonlocal now, most
-        now, most = now + 1, max(most, now + 1)
-        await asyncio.sleep(0)
-        now -= 1
-        return -item
-
-    assert await in_flight(send, list(range(20)), 4) == [-item for item in range(20)]
-    assert most == 4
-
-
-async def test_a_flood_that_fails_ends() -> None:
-    async def send(item: int) -> int:
-        raise ConnectionError("gone")
-
-    with pytest.raises(ExceptionGroup):
-        await in_flight(send, [1, 2, 3], 2)

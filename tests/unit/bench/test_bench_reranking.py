@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from support.workers import Script, reranker
 
+from bench.flood import score_all
 from bench.reference import Computed, QueryPassages
-from bench.reranking import _report, _score_all
+from bench.reranking import _report
 from bench.turns import Course, Turn
 
 
@@ -19,7 +20,7 @@ async def test_scores_come_in_the_order_of_the_questions() -> None:
     script = Script()
     questions = [QueryPassages("why?", ("x" * length, "y")) for length in range(1, 10)]
     async with reranker(script) as target:
-        computed = await _score_all(target, questions)
+        computed = await score_all(target, questions, 4)
     # The stand-in scores a passage by its length.
     expected = [score for length in range(1, 10) for score in (1 / (1 + length), 0.5)]
     assert computed.values.tolist() == pytest.approx(expected)
