@@ -15,7 +15,7 @@ MAX_RETRY_AFTER_S: Final = 30.0
 SPEED_MEMORY_S: Final = 2.0
 # Of a batch that says something of the capacity: one row of 16 tokens in 256 runs at two thirds of
 # a full batch's speed, and on a GPU, one in 65,536 at a hundredth.
-LEAST_FILL: Final = 0.25
+LEAST_SUPPLY: Final = 0.25
 # A call is let in when it would take this share of what is left of its time. Under overload the
 # queue is always as long as this lets it be, so that an estimate which is a little short would
 # make every answer late: padding (7 % of the tokens), a neighbour on the machine, the way back.
@@ -31,8 +31,9 @@ class Speed:
     themselves, it is too high by what streams take from each other, until the next
     SPEED_MEMORY_S have been measured.
 
-    Batches count by how full they were, and emptier ones than LEAST_FILL not at all: a
-    question alone tells what starting a batch costs, not how much the model can do.
+    Batches count by how much waited when they were chosen, and not at all below
+    LEAST_SUPPLY: a question alone tells what starting a batch costs, not how much the
+    model can do. Those of a long queue do, full or not: the rest will be like them.
 
     tokens_per_s: of one stream, measured beforehand with all of them busy; 0 is unknown.
     """
@@ -54,13 +55,13 @@ class Speed:
         """Of all of them together, the capacity; 0 until something was measured."""
         return self._streams * self.stream_tokens_per_s
 
-    def observe(self, tokens: int, duration_s: float, fill: float = 1.0) -> None:
-        """One batch. fill: 1 when no other row had room in it, in tokens or in rows."""
-        if fill < LEAST_FILL and self._seconds > 0:
+    def observe(self, tokens: int, duration_s: float, supply: float = 1.0) -> None:
+        """One batch. supply: as of a `Batch`."""
+        if supply < LEAST_SUPPLY and self._seconds > 0:
             return
-        keep = max(0.0, 1 - fill * duration_s / self._memory_s)
-        self._tokens = self._tokens * keep + fill * tokens
-        self._seconds = self._seconds * keep + fill * duration_s
+        keep = max(0.0, 1 - supply * duration_s / self._memory_s)
+        self._tokens = self._tokens * keep + supply * tokens
+        self._seconds = self._seconds * keep + supply * duration_s
 
     def seconds_for(self, tokens: float) -> float:
         """Of all streams; 0 until something was measured: nobody is refused by a guess."""

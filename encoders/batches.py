@@ -18,6 +18,7 @@ class Batch(Generic[P, R]):
     """Rows that are computed together.
 
     budget_tokens: what it might have held, padded; full: whether no other row fits in.
+    supply: what waited when it was chosen over what all streams take at once; at most 1.
     retried: part of a batch that failed.
     """
 
@@ -25,6 +26,7 @@ class Batch(Generic[P, R]):
     items: Sequence[Item[P, R]]
     budget_tokens: int
     full: bool
+    supply: float
     retried: bool = False
     # Real ones, not padded.
     tokens: int = field(init=False)

@@ -262,9 +262,7 @@ class Batcher(Generic[P, R]):
     def _measure(self, outcome: Outcome[P, R]) -> None:
         batch, items = outcome.batch, outcome.items
         padded = len(items) * max(self._padded(item.tokens) for item in items)
-        # Short questions fill the rows of a batch before its tokens.
-        fill = max(padded / batch.budget_tokens, len(items) / self._limits.batch_items)
-        self._speed.observe(padded, outcome.duration_s, min(1.0, fill))
+        self._speed.observe(padded, outcome.duration_s, batch.supply)
         self._metrics.speed(self._speed.tokens_per_s)
         self._metrics.computed(
             batch.lane,

@@ -94,7 +94,9 @@ class Schedule(Generic[P, R]):
         )
         width = max(self._padded(item.tokens) for item in items)
         full = len(items) >= limits.batch_items or (len(items) + 1) * width > most
-        return Batch(lane, items, most, full)
+        # In rows too: short questions fill those of a batch long before its tokens.
+        supply = max(queue.tokens / (most * self._streams), len(queue) / self._limits.window_items)
+        return Batch(lane, items, most, full, min(1.0, supply))
 
     def start(self, batch: Batch[P, R]) -> None:
         """It runs now, and waits no longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from support.batching import FakeModel, Text, bench
@@ -41,6 +42,32 @@ async def test_lone_questions_do_not_change_what_the_batcher_measured() -> None:
     for n in range(300):
         await made.ask([Text(n, 16)])
     assert made.sample("rag_tokens_per_second") == pytest.approx(full)
+    await made.batcher.aclose()
+
+
+async def test_a_queue_of_all_lengths_tells_the_capacity_though_no_batch_is_full() -> None:
+    """Rows that are alike are few, so that each batch holds a few thousand tokens."""
+    made = bench(
+        replace(LIMITS, queue_tokens=10_000_000), FakeModel(TOKEN_S, seconds_per_batch=4 * FIXED_S)
+    )
+    made.batcher.start()
+    await made.ask([Text(n, 128) for n in range(512)])
+    lengths = [round(8 * 1.0085**n) for n in range(500)] * 2
+
+    async def calls() -> None:
+        texts = [Text(n, size) for n, size in enumerate(lengths)]
+        await asyncio.gather(*(made.ask(texts) for _ in range(8)))
+
+    for _ in range(6):
+        await calls()
+    waited, started_s = len(made.model.batches), made.model.now_s
+    await calls()
+    computed = made.model.batches[waited:]
+    padded = sum(len(batch) * max(text.tokens for text in batch) for batch in computed)
+    assert padded / len(computed) < LIMITS.batch_tokens / 4
+    assert made.sample("rag_tokens_per_second") == pytest.approx(
+        padded / (made.model.now_s - started_s), rel=0.2
+    )
     await made.batcher.aclose()
 
 
