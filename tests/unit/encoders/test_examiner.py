@@ -9,6 +9,7 @@ import pytest
 from support.batching import Bench, FakeModel, Text, bench
 
 from encoders.limits import Limits
+from encoders.streams import ModelThreads
 from runtime.errors import Reason, ServiceError
 
 
@@ -101,6 +102,20 @@ async def test_a_fault_of_the_batcher_itself_ends_the_process_and_says_so(
     assert made.given_up == [None]
     await made.batcher.aclose()
     assert (await refused(made, [Text("a")])).reason == Reason.DRAINING
+
+
+async def test_a_stream_that_dies_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(_: object) -> None:
+        raise MemoryError
+
+    made, threads = bench(), ModelThreads()
+    monkeypatch.setattr(made.batcher, "_streams", threads)
+    monkeypatch.setattr(made.batcher, "_computation", dies)
+    made.batcher.start()
+    async with asyncio.timeout(10):
+        assert (await refused(made, [Text("a")])).reason == Reason.UNAVAILABLE
+    assert made.given_up == [None]
+    await made.batcher.aclose()
 
 
 async def test_a_panic_of_the_model_is_its_callers_alone() -> None:
