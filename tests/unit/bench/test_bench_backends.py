@@ -1,4 +1,4 @@
-"""The arithmetic of the comparison of backends, and int8 as it is simulated."""
+"""The arithmetic of the comparison of backends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from bench import vectors
 from bench.apart import apart
@@ -20,7 +19,6 @@ from bench.backends import (
     speed_table,
 )
 from bench.contestants import BatchShape, Contestant, Done, Work, measured
-from bench.precisions import round_layers, rounded
 
 ONE, MANY = BatchShape(1, 16), BatchShape(8, 112)
 
@@ -97,22 +95,3 @@ def test_the_least_cosine_decides() -> None:
         ("a", "0.70711", "0.85355", "no"),
         ("b", "1.00000", "1.00000", "yes"),
     ]
-
-
-def test_int8_has_255_levels_a_row() -> None:
-    values = torch.tensor([[127.0, 0.4, -3.6], [0.0, 0.0, 0.0]])
-    assert rounded(values).tolist() == [[127.0, 0.0, -4.0], [0.0, 0.0, 0.0]]
-    assert len(rounded(torch.linspace(-1, 1, 10_000)[None]).unique()) == 255
-
-
-def test_layers_are_rounded_by_name() -> None:
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
-    inputs = torch.randn(4, 64)
-    first, exact = module[0](inputs), module(inputs)
-    round_layers(module, "1")
-    torch.testing.assert_close(module[0](inputs), first)
-    error = (module(inputs) - exact).abs().max()
-    assert 0 < error < 0.05
-    with pytest.raises(ValueError, match="no linear layer"):
-        round_layers(module, "2")
