@@ -154,7 +154,10 @@ def _allowed(field: FieldInfo) -> str:
                 low = f"above {value}"
             case annotated_types.Le(le=value):
                 high = f"{value:g}" if isinstance(value, float) else f"{value}"
-    return " to ".join(part for part in (low, high) if part)
+            case annotated_types.Lt(lt=value):
+                high = f"below {value}"
+    between = ", " if high.startswith("below") else " to "
+    return between.join(part for part in (low, high) if part)
 
 
 def _choices(annotation: object) -> Iterable[str]:
