@@ -101,6 +101,7 @@ class Launcher:
         finally:
             waiting.cancel()
         announce(welcome(self._settings.server_host, gateway.ports["http_port"], self._age_s()))
+        announce(addresses({name: child.ports for name, child in self._workers.items()}))
 
     async def _report_waiting(self) -> None:
         while True:
@@ -199,6 +200,16 @@ def welcome(host: str, port: int, seconds: float) -> str:
             "  ask:    curl " + f"{url}/query {header} \\",
             """            -d '{"query": "Does Rust have null?"}'""",
         )
+    )
+
+
+def addresses(ports: Mapping[str, Mapping[str, int]]) -> str:
+    """Where each worker takes calls and is measured: ports by its name and their kind."""
+    rows = (("workers", "grpc_port"), ("metrics", "metrics_port"))
+    return "\n".join(
+        f"  {title + ':':<10}"
+        + ", ".join(f"{name} {LOOPBACK}:{of[kind]}" for name, of in ports.items())
+        for title, kind in rows
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +25,8 @@ from runtime.supervision import ResourceTaken
 RPC_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+
+_NOT_OURS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 # How a call can end. CANCELLED: its caller left.
 RPC_CODES: Final = ("OK", "CANCELLED", *(code.name for code in FAILURE_CODES))
@@ -72,13 +75,20 @@ class MetricsServer:
 
 
 def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> MetricsServer:
-    """Starts it; port 0 takes a free one. Raises ResourceTaken when the port is."""
+    """Starts it; port 0 takes a free one.
+
+    Raises ResourceTaken when the port is, or the host is no address of this machine.
+    """
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        # A name that leads nowhere fails with an error number of the resolver's own.
+        if error.errno not in _NOT_OURS and not isinstance(error, socket.gaierror):
             raise
-        raise ResourceTaken(f"METRICS_PORT: port {port} is taken; set another one.") from None
+        raise ResourceTaken(
+            f"METRICS_HOST, METRICS_PORT: cannot listen on {host}:{port} ({error.strerror}). "
+            "Set another one."
+        ) from None
 
     def close() -> None:
         server.shutdown()

@@ -70,7 +70,7 @@ async def serve_worker(
     The port is bound at once; until `service.start` has returned, health says
     NOT_SERVING and calls answer UNAVAILABLE with reason MODEL_LOADING. To
     stop: not ready → pause → refuse new calls → finish what runs → release.
-    Raises ResourceTaken when a port is.
+    Raises ResourceTaken when a port is, or an address is not this machine's.
     """
     async with AsyncExitStack() as stack:
         launcher = await Launcher.connect(settings.control_fd)
@@ -123,8 +123,8 @@ def _bind(server: grpc.aio.Server, settings: WorkerSettings) -> int:
         return server.add_insecure_port(address)
     except RuntimeError:
         raise ResourceTaken(
-            f"GRPC_PORT: cannot listen on {address}; it is taken, or not ours to take. "
-            "Set another one."
+            f"GRPC_HOST, GRPC_PORT: cannot listen on {address}; the port is taken or not ours to "
+            "take, or the address is not this machine's. Set another one."
         ) from None
 
 

@@ -349,7 +349,7 @@ async def test_cancelling_a_stream_stops_the_worker() -> None:
 async def test_a_taken_port_is_one_line_that_names_the_setting() -> None:
     async with embedder(Script(nothing)) as (running, _, _):
         port = int(running.target.rsplit(":", 1)[1])
-        with pytest.raises(ResourceTaken, match="^GRPC_PORT: ") as caught:
+        with pytest.raises(ResourceTaken, match="^GRPC_HOST, GRPC_PORT: ") as caught:
             async with serve(
                 EMBEDDER, ScriptedEmbedder(Script(nothing)),
                 embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, "GetModel",

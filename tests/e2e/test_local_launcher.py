@@ -51,6 +51,14 @@ def test_start_up_tells_what_starts_and_where_it_is(start: Start) -> None:
     assert starts == ["embedder", "reranker", "generator", "gateway"]
 
 
+def test_the_ready_lines_tell_where_the_workers_are(start: Start) -> None:
+    launcher = start()
+    told = [launcher.wait_line("  workers: "), launcher.wait_line("  metrics: ")]
+    for line, base in zip(told, (40000, 41000), strict=True):
+        ports = [(name, base + len(f"{name}_worker")) for name in ("embedder", "reranker")]
+        assert all(f"{name} 127.0.0.1:{port}," in line for name, port in ports)
+
+
 def test_children_get_loopback_and_each_others_addresses(start: Start) -> None:
     launcher = start()
     launcher.wait_line("Ready after")
