@@ -19,14 +19,11 @@ from functools import partial
 from typing import Any, Generic
 
 from encoders.admission import (
-    DEADLINE_SHARE,
     Demand,
     Speed,
     broken,
     draining,
-    excess_tokens,
-    queue_full,
-    wait_s,
+    refusal,
 )
 from encoders.batch_metrics import BatchMetrics
 from encoders.batches import Answer, Batch, Checked, Computation, Outcome, Probe
@@ -154,8 +151,8 @@ class Batcher(Generic[P, R]):
         """Whether a call of such rows may wait. It can be asked earlier than `submit` asks it,
         with fewer tokens than there will be: who is refused then need not be tokenised.
 
-        Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED, UNAVAILABLE
-        (the model is broken) or DRAINING.
+        Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED (also for
+        what is hopeless), UNAVAILABLE (the model is broken) or DRAINING.
         """
         if self._refusal is not None:
             raise self._refusal()
@@ -165,24 +162,14 @@ class Batcher(Generic[P, R]):
         if remaining_s is not None and remaining_s <= 0:
             self._metrics.shed("expired")
             raise expired()
-        load = self._schedule.load(lane)
-        if load.idle:
-            # It takes anything: a speed that was measured in a bad moment would otherwise
-            # refuse everyone, and never be measured again.
-            return
-        demand = Demand(sum(tokens), max(tokens))
-        excess = excess_tokens(self._limits, load, lane, demand.tokens)
-        if excess:
-            self._metrics.shed("queue_full")
-            raise queue_full(self._speed.seconds_for(excess))
-        if remaining_s is None:
-            return
-        late_s = (
-            wait_s(self._limits, load, self._speed, lane, demand) - remaining_s * DEADLINE_SHARE
+        load, demand = self._schedule.load(lane), Demand(sum(tokens), max(tokens))
+        refused = refusal(
+            self._limits, load, self._speed, demand, lane=lane, remaining_s=remaining_s
         )
-        if late_s > 0:
-            self._metrics.shed("too_late")
-            raise queue_full(late_s)
+        if refused is not None:
+            cause, error = refused
+            self._metrics.shed(cause)
+            raise error
 
     # Preparing
 

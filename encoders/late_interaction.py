@@ -43,6 +43,7 @@ class LateInteraction(PairScorer):
             pairs=[Pair(row, shared) for row in rows],
             truncated=[index for index, row in enumerate(rows) if row.truncated or asked.truncated],
             tokens=len(asked) + sum(len(row) for row in rows),
+            query_truncated=asked.truncated,
         )
 
     def score(self, batch: Sequence[Pair]) -> list[float]:

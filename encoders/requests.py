@@ -59,7 +59,8 @@ def require_fingerprint(expected: str, identity: ModelIdentity) -> None:
     if expected and expected != identity.fingerprint:
         raise ServiceError(
             Reason.MODEL_MISMATCH,
-            f"This worker holds {identity.name}, which is not the model the caller counts on.",
+            f"This worker holds {identity.name} with the fingerprint {identity.fingerprint}, "
+            f"not {expected}.",
             expected_fingerprint=expected,
             fingerprint=identity.fingerprint,
             model=identity.name,

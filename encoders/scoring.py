@@ -44,13 +44,15 @@ class Pair:
 class Prepared:
     """A query with its passages, tokenised.
 
-    truncated: positions of passages of which something was cut.
+    truncated: positions of passages of which something was cut; all when the query was.
     tokens: that the model will read, padding left out.
+    query_truncated: whether the query was cut; where pairs are read together, never.
     """
 
     pairs: list[Pair]
     truncated: list[int]
     tokens: int
+    query_truncated: bool = False
 
 
 class PairScorer(EncoderModel, ABC):

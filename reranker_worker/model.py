@@ -103,7 +103,9 @@ class Reranker:
             self._tokenizer, self._scorer.prepare, query, passages
         )
         if prepared.truncated and not truncate:
-            raise too_long(f"passages[{prepared.truncated[0]}]", self.identity.max_tokens)
+            passage = f"passages[{prepared.truncated[0]}]"
+            field = "query" if prepared.query_truncated else passage
+            raise too_long(field, self.identity.max_tokens)
         answer = await self._batcher.submit(
             prepared.pairs,
             [len(pair.tokens) for pair in prepared.pairs],

@@ -83,6 +83,12 @@ async def test_a_wrong_field_is_named(stub, wrong: pb.ScorePassagesRequest, fiel
     assert (error.reason, error.metadata["field"]) == (Reason.INVALID_ARGUMENT, field)
 
 
+async def test_a_query_that_may_not_be_cut_is_named(stub) -> None:
+    asked = request(["short"], query="word " * 400, truncate=False)
+    _, error = await failure(stub.ScorePassages(asked))
+    assert (error.reason, error.metadata["field"]) == (Reason.TEXT_TOO_LONG, "query")
+
+
 async def test_a_passage_that_may_not_be_cut_is_refused(stub) -> None:
     _, error = await failure(stub.ScorePassages(request(TEXTS, truncate=False)))
     assert error.reason == Reason.TEXT_TOO_LONG
