@@ -131,7 +131,9 @@ class EmbedTextsRequest(_message.Message):
     """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1024 texts, each not empty."""
+        """1..1024 texts, each not empty, of at most MAX_TEXT_BYTES (65,536) bytes; a few
+        hundred a call are best.
+        """
 
     def __init__(
         self,

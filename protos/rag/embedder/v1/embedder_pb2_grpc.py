@@ -29,8 +29,10 @@ class EmbedderServiceStub:
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def __init__(self, channel):
@@ -55,8 +57,10 @@ class EmbedderServiceServicer:
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def GetModel(self, request, context):
@@ -98,8 +102,10 @@ class EmbedderService:
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @staticmethod

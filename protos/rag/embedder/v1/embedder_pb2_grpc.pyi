@@ -30,8 +30,10 @@ class EmbedderServiceStub:
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @_typing.overload
@@ -48,8 +50,10 @@ class EmbedderServiceAsyncStub(EmbedderServiceStub):
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -62,8 +66,10 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns texts into vectors. Health is grpc.health.v1 under the name
     "rag.embedder.v1.EmbedderService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @_abc_1.abstractmethod

@@ -57,7 +57,7 @@ class GenerateAnswerRequest(_message.Message):
     """Longest answer in the model's tokens; absent: the engine's own."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
-        """Best first. Citation [n] in the answer means passages[n - 1]."""
+        """200 at most, best first. Citation [n] in the answer means passages[n - 1]."""
 
     def __init__(
         self,

@@ -30,8 +30,10 @@ class GeneratorServiceStub:
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def __init__(self, channel):
@@ -52,8 +54,10 @@ class GeneratorServiceServicer:
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def GenerateAnswer(self, request, context):
@@ -85,8 +89,10 @@ class GeneratorService:
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @staticmethod

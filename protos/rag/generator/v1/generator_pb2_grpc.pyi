@@ -31,8 +31,10 @@ class GeneratorServiceStub:
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @_typing.overload
@@ -50,8 +52,10 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -65,8 +69,10 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     budget. Health is grpc.health.v1 under the name
     "rag.generator.v1.GeneratorService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @_abc_1.abstractmethod

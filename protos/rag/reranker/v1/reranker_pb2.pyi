@@ -84,7 +84,9 @@ class ScorePassagesRequest(_message.Message):
     """
     @_builtins.property
     def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1..1024 passages, each not empty."""
+        """1..1024 passages, each not empty and, as the query, of at most MAX_TEXT_BYTES
+        (65,536) bytes.
+        """
 
     def __init__(
         self,

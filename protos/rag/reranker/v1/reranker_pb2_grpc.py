@@ -29,8 +29,10 @@ class RerankerServiceStub:
     """Scores how well each passage answers a query. Health is grpc.health.v1 under
     the name "rag.reranker.v1.RerankerService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def __init__(self, channel):
@@ -55,8 +57,10 @@ class RerankerServiceServicer:
     """Scores how well each passage answers a query. Health is grpc.health.v1 under
     the name "rag.reranker.v1.RerankerService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     def GetModel(self, request, context):
@@ -98,8 +102,10 @@ class RerankerService:
     """Scores how well each passage answers a query. Health is grpc.health.v1 under
     the name "rag.reranker.v1.RerankerService"; reflection is on.
 
-    Errors carry google.rpc.ErrorInfo with a `reason`; RESOURCE_EXHAUSTED and
-    UNAVAILABLE also carry google.rpc.RetryInfo.
+    The worker's errors carry google.rpc.ErrorInfo with a `reason`; its
+    RESOURCE_EXHAUSTED and UNAVAILABLE also carry google.rpc.RetryInfo. A status
+    without details is gRPC's own: a peer that is away (UNAVAILABLE), a message
+    above 32 MiB (RESOURCE_EXHAUSTED; do not repeat that).
     """
 
     @staticmethod
