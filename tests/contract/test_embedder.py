@@ -164,7 +164,7 @@ async def test_metrics_are_there(worker, stub) -> None:
     for series in (
         'rag_queue_tokens{lane="bulk"} 0.0',
         'rag_queue_oldest_age_seconds{lane="interactive"} 0.0',
-        'rag_requests_shed_total{cause="too_late"} 0.0',
+        'rag_requests_shed_total{cause="unhealthy"} 0.0',
     ):
         assert series in page
     for name in (
