@@ -20,12 +20,13 @@ from bench.options import Options
 from bench.report import Report, Table, Target, number
 from bench.stats import percentile
 from bench.worker_interference import QUESTIONS_PER_S
+from encoders.limits import Limits
 from encoders.requests import MODEL_MS, QUEUE_MS
 
 NOT_MODEL_MS: Final = 0.7
 MOST_SLOWDOWN: Final = 3.0
 # BULK_QUANTUM_SECONDS: nothing can preempt the batch that a question finds running.
-QUANTUM_MS: Final = 15.0
+QUANTUM_MS: Final = Limits().bulk_quantum_s * 1000
 LEAST_KEPT: Final = 0.8
 CLOSED: Final = "one after another"
 IDLE: Final = f"{QUESTIONS_PER_S:g} a second"
