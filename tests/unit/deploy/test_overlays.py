@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,7 +20,8 @@ from runtime.channel import channel_options
 
 K8S = ROOT / "deploy" / "k8s"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
+# "mine" is the user's own (docs/deployment.md).
+OVERLAYS = sorted({path.name for path in (K8S / "overlays").iterdir()} - {"mine"})
 PROCESSES = ("gateway", *WORKERS)
 # What prometheus-adapter shows → the series it is read from.
 SHOWN = {
@@ -52,6 +55,27 @@ def container(name: str, process: str) -> dict[str, Any]:
 def seconds(quantity: str) -> float:
     """`250m` is 0.25."""
     return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+@pytest.mark.parametrize("below", ["cpu", "gpu"])
+def test_the_overlay_of_the_deployment_guide_names_every_image(tmp_path: Path, below: str) -> None:
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    (text,) = re.findall(r"```yaml\n(# deploy/k8s/overlays/mine/.*?)```", guide, re.DOTALL)
+    text = text.replace("resources: [../cpu]", f"resources: [../{below}]")
+    if below == "gpu":
+        text = re.sub(r"name: (production-rag-(?:embedder|reranker)),", r"name: \1-cuda,", text)
+    shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("mine"))
+    mine = tmp_path / "k8s" / "overlays" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(text)
+    (mine / "secrets.env").write_text("API_KEYS=a-key\n")
+    images = {
+        container["image"].rpartition("/")[0]
+        for resource in rendered(mine)
+        if resource["kind"] == "Deployment" and resource["metadata"]["name"] in PROCESSES
+        for container in resource["spec"]["template"]["spec"]["containers"]
+    }
+    assert images == {"your.registry"}
 
 
 def test_each_overlay_has_its_folder_and_no_more() -> None:
