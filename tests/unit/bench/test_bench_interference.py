@@ -12,6 +12,7 @@ from bench.datasets import Document
 from bench.gateway_interference import KINDS, by_kind, divided
 from bench.interference import call_row, reply_row, targets
 from bench.load import Reply
+from encoders.limits import Limits
 
 
 def test_what_is_not_the_model_includes_the_wait_for_it() -> None:
@@ -30,12 +31,12 @@ def test_the_target_beside_bulk_is_three_times_idle_and_one_quantum() -> None:
     rows = [
         {"case": case, "latency_ms": {"p95": p95}, "other_ms": {"p50": 0.5}}
         for case, p95 in (
-            ("one after another", 3.0), ("20 a second", 5.0), ("20 a second, bulk beside", 30.5)
+            ("one after another", 3.0), ("20 a second", 5.0), ("20 a second, bulk beside", 45.5)
         )
     ]  # fmt: skip
     model, slow, kept = targets(rows, [{"kept": 0.85}])
     assert (model.met, kept.met) == (True, True)
-    assert slow.limit == 30.0
+    assert slow.limit == 15.0 + Limits().bulk_quantum_s * 1000 == 45.0
     assert not slow.met
 
 
