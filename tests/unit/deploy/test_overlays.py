@@ -78,6 +78,18 @@ def test_the_overlay_of_the_deployment_guide_names_every_image(tmp_path: Path, b
     assert images == {"your.registry"}
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_scaling_guide_has_the_ceilings(process: str) -> None:
+    guide = (ROOT / "docs" / "scaling.md").read_text()
+    row = re.search(rf"^\| {process} \| (\d+) \| (\d+) \|", guide, re.MULTILINE)
+    assert row is not None
+    stated = (int(row[1]), int(row[2]))
+    hpa = resources("cpu", "HorizontalPodAutoscaler")[process]["spec"]
+    keda = resources("keda", "ScaledObject")[process]["spec"]
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == stated
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == stated
+
+
 def test_each_overlay_has_its_folder_and_no_more() -> None:
     assert OVERLAYS == ["cpu", "gpu", "keda"]
 
