@@ -159,9 +159,11 @@ def source() -> str:
 async def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the guide's command has put the stubs: nothing of ours but `protos/` is there."""
     made = tmp_path_factory.mktemp("guide") / "client"
+    (commands,) = [text for language, text in BLOCKS if "grpc_tools.protoc" in text]
+    make, protoc = commands.strip().splitlines()
+    assert make == "mkdir -p client"
     made.mkdir()
-    (command,) = [text for language, text in BLOCKS if "grpc_tools.protoc" in text]
-    words = [word.replace("=client", f"={made}") for word in shlex.split(command)]
+    words = [word.replace("=client", f"={made}") for word in shlex.split(protoc)]
     assert words[:2] == ["python", "-m"]
     await run(words[1:], ROOT, made)
     return made
