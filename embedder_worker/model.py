@@ -93,8 +93,8 @@ class Embedder:
         be cut, and what `Batcher.submit` raises.
         """
         # Who cannot be served is told before anything is done for them.
-        least = self._model.least_tokens(texts)
-        self._batcher.admit(least, lane=lane, remaining_s=remaining_s())
+        guess = self._model.guessed_tokens(texts)
+        self._batcher.admit(guess, lane=lane, remaining_s=remaining_s())
         if short(texts):
             tokens = self._model.tokenize(texts, input_type)
         else:

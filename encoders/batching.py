@@ -149,7 +149,7 @@ class Batcher(Generic[P, R]):
 
     def admit(self, tokens: Sequence[int], *, lane: Lane, remaining_s: float | None) -> None:
         """Whether a call of such rows may wait. It can be asked earlier than `submit` asks it,
-        with fewer tokens than there will be: who is refused then need not be tokenised.
+        with guessed tokens: who is refused then need not be tokenised.
 
         Raises ServiceError QUEUE_FULL (with retry_after_s), DEADLINE_EXCEEDED (also for
         what is hopeless), UNAVAILABLE (the model is broken) or DRAINING.

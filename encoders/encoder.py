@@ -22,7 +22,7 @@ from encoders.tokenizing import (
     IntArray,
     Tokenizer,
     Tokens,
-    least_tokens,
+    guessed_tokens,
     pad,
     padded_length,
 )
@@ -165,9 +165,9 @@ class EncoderModel:
         """Padded tokens of a batch beyond which it gets no faster here."""
         return self._encoder.batch_tokens
 
-    def least_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Of each text, a low guess: at once, before tokenising."""
-        return [least_tokens(text, self.identity.max_tokens) for text in texts]
+    def guessed_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text, a guess: at once, before tokenising."""
+        return [guessed_tokens(text, self.identity.max_tokens) for text in texts]
 
     def padded(self, tokens: int) -> int:
         """Length of the row that an input of so many tokens takes in a batch."""

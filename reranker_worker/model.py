@@ -96,8 +96,8 @@ class Reranker:
         be cut, and what `Batcher.submit` raises.
         """
         # Who cannot be served is told before anything is done for them.
-        least = self._scorer.least_tokens(passages)
-        self._batcher.admit(least, lane="interactive", remaining_s=remaining_s())
+        guess = self._scorer.guessed_tokens(passages)
+        self._batcher.admit(guess, lane="interactive", remaining_s=remaining_s())
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(
             self._tokenizer, self._scorer.prepare, query, passages

@@ -25,7 +25,7 @@ class Witness:
     def __init__(self) -> None:
         self.threads: list[int] = []
 
-    def least_tokens(self, texts: Sequence[str]) -> list[int]:
+    def guessed_tokens(self, texts: Sequence[str]) -> list[int]:
         return [1] * len(texts)
 
     def tokenize(self, texts: Sequence[str], _: str) -> list[Tokens]:
