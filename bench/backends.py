@@ -24,7 +24,7 @@ from bench.options import Options
 from bench.passages import passages
 from bench.prepared import questions
 from bench.report import Report, Table, Target, number
-from bench.vectors import Cosines, cosines
+from bench.vectors import LEAST_COSINE, Cosines, cosines
 from encoders.machine import multiplies_bf16
 
 # One question, one passage, a call's worth of passages, a large batch. 112 tokens are what a
@@ -36,8 +36,6 @@ SECONDS: Final = 0.8
 # Passages, and as many questions.
 TEXTS: Final = 200
 QUICK_TEXTS: Final = 20
-# What a vector must keep of the float32 one to be served.
-LEAST_COSINE: Final = 0.999
 REFERENCE: Final = "torch fp32"
 
 

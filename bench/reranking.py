@@ -25,9 +25,9 @@ from bench.flood import scoring_flood
 from bench.options import Options
 from bench.passages import passages
 from bench.reference import QueryPassages, Setting, cross_encoder, save_cross_encoder
-from bench.report import Report, Table, Target, number
+from bench.report import Report, Table, number
 from bench.throughput import SETTINGS
-from bench.turns import Course, Subject, in_slices, take_turns
+from bench.turns import Course, Subject, in_slices, speed_targets, take_turns
 from encoders.location import locate
 
 # As RERANK_CANDIDATES; and questions in flight, so that one is always waiting.
@@ -36,8 +36,6 @@ IN_FLIGHT: Final = 4
 QUESTIONS: Final = 50
 QUICK_QUESTIONS: Final = 8
 SLICES: Final = 5
-FLOOR: Final = 4.0
-AIM: Final = 6.0
 
 
 def run(options: Options) -> Report:
@@ -108,15 +106,7 @@ def _report(courses: list[Course], questions: Sequence[QueryPassages]) -> Report
             for course in courses
         ],
     )
-    targets = [
-        Target(
-            f"pairs/s of the reranker over CrossEncoder's in fp32 ({name})",
-            ours.times_as_fast_as(base),
-            limit,
-            at_most=False,
-        )
-        for name, limit in (("floor", FLOOR), ("aim", AIM))
-    ]
+    targets = speed_targets("pairs/s of the reranker over CrossEncoder's in fp32", ours, base)
     figures = {
         "questions": len(questions),
         "pairs": pairs,

@@ -6,15 +6,20 @@ import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
 from bench.processes import cpu_s
 from bench.reference import Computed
+from bench.report import Target
 from bench.vectors import Floats
 
 Item = TypeVar("Item")
+
+# Times as fast as sentence-transformers in fp32: what is asked of us, and what we hope for.
+FLOOR: Final = 4.0
+AIM: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,14 @@ class Course:
         return statistics.median(
             theirs.computed.seconds / own.computed.seconds for own, theirs in pairs
         )
+
+
+def speed_targets(figure: str, ours: Course, base: Course) -> list[Target]:
+    """`figure`, ours over that of `base`, against FLOOR and AIM."""
+    return [
+        Target(f"{figure} ({name})", ours.times_as_fast_as(base), limit, at_most=False)
+        for name, limit in (("floor", FLOOR), ("aim", AIM))
+    ]
 
 
 def take_turns(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Cosines = NDArray[np.float64]
+
+# What a vector must keep of the float32 one to be served.
+LEAST_COSINE: Final = 0.999
 
 
 def cosines(vectors: Floats, reference: Floats) -> Cosines:

@@ -21,7 +21,8 @@ LEAST_SUPPLY: Final = 0.25
 # A call is let in when it would take this share of what is left of its time. Under overload the
 # queue is always as long as this lets it be, so that an estimate which is a little short would
 # make every answer late: padding (7 % of the tokens), a neighbour on the machine, the way back.
-DEADLINE_SHARE: Final = 0.75
+# At three times the capacity .75 let in 3 % of the calls to answer them late, .6 none.
+DEADLINE_SHARE: Final = 0.6
 # A call that would take so many times what is left of its time is refused by an idle model too.
 # Less would trust the estimate too far: a speed measured in a bad moment would refuse calls that
 # could be answered, and with nothing computed it would never be measured again.

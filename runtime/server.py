@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -95,6 +96,7 @@ async def serve_worker(
         stack.callback(stopped.cancel)
         detail = await _start_unless(stopped, service.start)
         if detail is not None:
+            _keep_for_good()
             await health_state.start()
             launcher.report("ready", detail=detail)
             await stopped
@@ -138,6 +140,14 @@ async def _start_unless(
         return starting.result()
     starting.cancel()
     return None
+
+
+def _keep_for_good() -> None:
+    """Takes what start-up made out of the garbage collector's sight: it lives as long as the
+    process, and looking through it again and again stops every call meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _finish(server: grpc.aio.Server, gate: Gate, timeout_s: float) -> None:
