@@ -49,6 +49,13 @@ class Reason(StrEnum):
     # Raised inside the gateway only.
     DOCUMENT_NOT_FOUND = "DOCUMENT_NOT_FOUND"
     COLLECTION_NOT_FOUND = "COLLECTION_NOT_FOUND"
+    JOB_NOT_FOUND = "JOB_NOT_FOUND"
+    # What has ended cannot be cancelled any more.
+    JOB_ENDED = "JOB_ENDED"
+    # Another gateway runs the jobs, or this one shall not or cannot.
+    JOBS_ELSEWHERE = "JOBS_ELSEWHERE"
+    # The collection is being rebuilt already.
+    REINDEX_RUNNING = "REINDEX_RUNNING"
     # The vector store cannot be reached, or broke off.
     VECTOR_DB_UNAVAILABLE = "VECTOR_DB_UNAVAILABLE"
     EMBEDDER_UNAVAILABLE = "EMBEDDER_UNAVAILABLE"
