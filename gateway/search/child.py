@@ -192,6 +192,10 @@ def _answer(engine: Engine, call: wire.Call) -> Any:
             return engine.retrieve(call)
         case wire.Scroll():
             return engine.scroll(call)
+        case wire.Count():
+            return engine.count(call)
+        case wire.Optimize():
+            return engine.optimize()
         case wire.Ping():
             return None
         case wire.Open():

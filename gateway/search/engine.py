@@ -83,11 +83,16 @@ class Engine:
         self._shard.close()
         os.close(self._lock)
 
-    def write(self, call: wire.Write) -> None:
+    def write(self, call: wire.Change) -> None:
         """Applies one write; it is durable once `sync` returned after it."""
         self._shard.update(self._operation(call))
 
-    def _operation(self, call: wire.Write) -> edge.UpdateOperation:
+    def optimize(self) -> None:
+        """Merges and indexes the segments, durably. Holds the GIL until it is done."""
+        self._shard.optimize()
+        self._shard.flush()
+
+    def _operation(self, call: wire.Change) -> edge.UpdateOperation:
         match call:
             case wire.Upsert(points):
                 return edge.UpdateOperation.upsert_points([self._point(p) for p in points])
@@ -100,6 +105,9 @@ class Engine:
                 return edge.UpdateOperation.upsert_points(
                     [self._point(point)], condition, edge.UpdateMode.UpdateOnly
                 )
+            case wire.Advance(point, seq):
+                lower = _filter(wire.Selection((wire.Between("seq", None, seq - 1),)))
+                return edge.UpdateOperation.upsert_points([self._point(point)], lower)
             case wire.SetPayload(point_id, payload):
                 return edge.UpdateOperation.set_payload([point_id], payload)
             case wire.Delete(selection):
@@ -205,6 +213,10 @@ class Engine:
         records = self._shard.retrieve(wanted, ["document_id", "version"], False)
         payloads = [record.payload or {} for record in records]
         return {payload["document_id"]: payload["version"] for payload in payloads}
+
+    def count(self, call: wire.Count) -> int:
+        """How many points are selected."""
+        return self._shard.count(edge.CountRequest(exact=True, filter=_filter(call.selection)))
 
     def retrieve(self, call: wire.Retrieve) -> list[wire.Point]:
         """The points that exist of those asked for."""

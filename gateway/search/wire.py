@@ -128,6 +128,13 @@ class Swap(msgspec.Struct, frozen=True, array_like=True, tag="swap"):
     seq: int | None
 
 
+class Advance(msgspec.Struct, frozen=True, array_like=True, tag="advance"):
+    """Writes one point, whose `seq` is this one, if it is absent or its stored `seq` is lower."""
+
+    point: Point
+    seq: int
+
+
 class SetPayload(msgspec.Struct, frozen=True, array_like=True, tag="set"):
     """Overwrites some payload fields of one point that exists."""
 
@@ -139,6 +146,10 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
     """Removes the points selected."""
 
     selection: Selection
+
+
+class Optimize(msgspec.Struct, frozen=True, array_like=True, tag="optimize"):
+    """Merges and indexes the segments; nothing else is answered until that is done."""
 
 
 class Query(msgspec.Struct, frozen=True, array_like=True, tag="query"):
@@ -174,8 +185,15 @@ class Scroll(msgspec.Struct, frozen=True, array_like=True, tag="scroll"):
     fields: list[str] | None = None
 
 
-Read = Ping | Query | Retrieve | Scroll
-Write = Upsert | Swap | SetPayload | Delete
+class Count(msgspec.Struct, frozen=True, array_like=True, tag="count"):
+    """How many points are selected, exactly."""
+
+    selection: Selection
+
+
+Read = Ping | Query | Retrieve | Scroll | Count
+Change = Upsert | Swap | Advance | SetPayload | Delete
+Write = Change | Optimize
 Call = Open | Read | Write
 
 
@@ -184,7 +202,20 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     expires_at_s: float
-    call: Open | Ping | Upsert | Swap | SetPayload | Delete | Query | Retrieve | Scroll
+    call: (
+        Open
+        | Ping
+        | Upsert
+        | Swap
+        | Advance
+        | SetPayload
+        | Delete
+        | Optimize
+        | Query
+        | Retrieve
+        | Scroll
+        | Count
+    )
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
