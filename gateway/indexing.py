@@ -15,7 +15,7 @@ from gateway.cache.vectors import Embedder
 from gateway.chunking import cut, most_chunks
 from gateway.search.records import NewChunk, NewVersion, Record
 from gateway.search.search import Search
-from gateway.search.types import Chunking, Model
+from gateway.search.types import Chunking, Model, Target
 from gateway.text import normalise, text_sha256
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
@@ -134,7 +134,13 @@ class _Job:
         new = NewVersion(
             document.id, document.text, document.metadata, sha256, self.chunking, chunks
         )
-        status = await self.search.put_document(self.collection, new)
+
+        async def prepare(target: Target) -> NewVersion:
+            return new
+
+        status = await self.search.put_document(
+            self.collection, document.id, prepare, self.deadline
+        )
         truncated = sum(chunk.truncated for chunk in chunks)
         return DocumentResult(document.id, status, len(chunks), truncated)
 

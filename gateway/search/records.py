@@ -27,7 +27,7 @@ import msgspec
 
 from gateway.search import ids, wire
 from gateway.search.points import Points, unavailable
-from gateway.search.types import Chunk, Chunking, Document, DocumentSummary
+from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Target
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
 
@@ -108,6 +108,10 @@ class NewVersion:
     content_sha256: str
     chunking: Chunking
     chunks: Sequence[NewChunk]
+
+
+# Makes the version of a document for one generation.
+Prepare = Callable[[Target], Awaitable[NewVersion]]
 
 
 class Records:

@@ -19,7 +19,7 @@ from gateway.search.points import Points, unavailable
 from gateway.search.records import (
     RECORD,
     SUMMARY_FIELDS,
-    NewVersion,
+    Prepare,
     Record,
     Records,
     Status,
@@ -35,6 +35,7 @@ from gateway.search.types import (
     Model,
     Page,
     Stamp,
+    Target,
 )
 from gateway.search.upkeep import Upkeep
 from runtime.deadline import Deadline, expired
@@ -233,11 +234,18 @@ class Search:
         """What the record's version has embedded: hash of the text → (vector, truncated)."""
         return await self._records.vectors(collection, record, deadline)
 
-    async def put_document(self, collection: str, new: NewVersion) -> Status:
+    async def put_document(
+        self, collection: str, document_id: str, prepare: Prepare, deadline: Deadline
+    ) -> Status:
         """Writes the document in place of the one before; durable once this returns.
 
-        One that has begun is finished, whatever becomes of the caller.
+        prepare: makes the version for one generation; called once for each that the
+            document is written to, before anything is written to it.
+        The writing that has begun is finished, whatever becomes of the caller.
         """
+        stamp = await self._stamps.read(collection, deadline)
+        model = stamp.model or Model("", "", stamp.dimension)
+        new = await prepare(Target(collection, model, stamp.chunking))
         return await self._records.put(collection, new)
 
 

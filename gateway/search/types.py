@@ -73,12 +73,21 @@ class Bm25:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a collection was made with, and what it holds.
+    """What a generation of a collection was made with, and what it holds.
 
     model: None while nothing was written.
     chunking: what a request to index gets that names none.
     revision: another one after every change of the collection's content, so that what was
         derived from it can tell that it is out of date.
+    generation: its own number.
+    next: the generation being built beside it, None if there is none; only what the live
+        generation says of it counts, as with the four that follow.
+    builder: id of the job that builds it.
+    renewed_at: when the builder last said that it lives, in seconds since the epoch.
+    switching: `next` is complete: from here on it becomes the live one, whatever happens.
+    newest: the highest number that any generation ever had; none is used twice.
+    switched_at: when this generation became the live one in place of another, in seconds
+        since the epoch; 0 for the first one.
     """
 
     model: Model | None
@@ -87,6 +96,47 @@ class Stamp:
     bm25: Bm25
     schema_version: int
     revision: int
+    generation: int = 1
+    next: int | None = None
+    builder: str = ""
+    renewed_at: int = 0
+    switching: bool = False
+    newest: int = 1
+    switched_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One generation that a document is to be written to, and what its chunks are made with.
+
+    at: its address, "documents@3".
+    chunking: for a document whose request names none.
+    """
+
+    at: str
+    model: Model
+    chunking: Chunking
+
+    @property
+    def collection(self) -> str:
+        """The collection's name, which is the address of its live generation."""
+        return self.at.partition("@")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSummary:
+    """A collection as callers see it; model None: nothing was ever written.
+
+    chunks: those of versions just replaced are counted until they are removed.
+    """
+
+    name: str
+    model: Model | None
+    dimension: int
+    chunk_size: int
+    overlap: int
+    documents: int
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,16 @@ import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient
 
 from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
+from gateway.embedders import mismatch
 from gateway.search import wire
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.plan import Plan
 from gateway.search.points import Points
 from gateway.search.process import StoreProcess
-from gateway.search.records import NewChunk, NewVersion
+from gateway.search.records import NewChunk, NewVersion, Status
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints, connect
-from gateway.search.types import Bm25, Chunking
+from gateway.search.types import Bm25, Chunking, Target
 from gateway.text import text_sha256
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
@@ -111,6 +112,15 @@ def version(document_id: str, *texts: str, **metadata: Any) -> NewVersion:
     return NewVersion(document_id, whole, metadata, text_sha256(whole), Chunking(512, 50), chunks)
 
 
+async def put(search: Search, collection: str, new: NewVersion) -> Status:
+    """Writes `new` in every generation, as it is."""
+
+    async def prepare(target: Target) -> NewVersion:
+        return new
+
+    return await search.put_document(collection, new.document_id, prepare, soon())
+
+
 async def count(points: Points, collection: str, *must: wire.Condition) -> int:
     """How many points meet the conditions; they must fit a page."""
     part = await points.scroll(collection, wire.Selection(must), 1000, soon(), fields=["kind"])
@@ -151,6 +161,13 @@ class HashEmbedder:
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
         return self._identity
+
+    async def next_model(self, deadline: Deadline) -> ModelIdentity:
+        return await self.model(deadline)
+
+    async def require(self, fingerprint: str, deadline: Deadline) -> None:
+        if (held := await self.model(deadline)).fingerprint != fingerprint:
+            raise mismatch(fingerprint, [held])
 
     async def embed(
         self,

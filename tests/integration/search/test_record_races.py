@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.store import soon, vector_of, version
+from support.store import put, soon, vector_of, version
 
 from gateway.search.points import Points
 from gateway.search.records import Records
@@ -42,9 +42,7 @@ async def test_points_of_a_writer_overtaken_after_it_won_are_swept(
     left: list[str] = []
     mine = Records(points, search._stamps.bump, lambda: left.append("mine"))
     await mine.put(collection, version("a", "one", "two"))
-    after_first_swap(
-        monkeypatch, points, lambda: search.put_document(collection, version("a", "other"))
-    )
+    after_first_swap(monkeypatch, points, lambda: put(search, collection, version("a", "other")))
     assert await mine.put(collection, version("a", "three")) == "replaced"
     assert left
     # What the winner of the first round replaced, and then forgot: a source and two chunks.
@@ -59,7 +57,7 @@ async def test_a_caller_that_leaves_does_not_keep_the_revision(
     search: Search, store: Store, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     points, collection = store
-    await search.put_document(collection, version("a", "one"))
+    await put(search, collection, version("a", "one"))
     before = await revision(search, collection)
     swapped, go_on = asyncio.Event(), asyncio.Event()
 
@@ -70,7 +68,7 @@ async def test_a_caller_that_leaves_does_not_keep_the_revision(
     after_first_swap(monkeypatch, points, hold)
     writing: asyncio.Task[Any]
     if write == "put":
-        writing = asyncio.create_task(search.put_document(collection, version("a", "two")))
+        writing = asyncio.create_task(put(search, collection, version("a", "two")))
     else:
         writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
     await swapped.wait()
@@ -92,7 +90,7 @@ async def test_stale_chunks_found_call_for_a_sweep(
     async def crash(*_: Any) -> None:
         raise ConnectionError
 
-    await search.put_document(collection, version("a", "same words"))
+    await put(search, collection, version("a", "same words"))
     with monkeypatch.context() as patch:
         patch.setattr(points, "swap", crash)
         with pytest.raises(ConnectionError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.store import DIMENSION, a_plan, count, soon, vector_of, version
+from support.store import DIMENSION, a_plan, count, put, soon, vector_of, version
 
 from gateway.search import ids, wire
 from gateway.search.points import Points
@@ -67,7 +67,7 @@ async def test_the_default_collection_is_there_and_empty(search: Search, store: 
 async def test_a_document_comes_back_as_it_was_put(search: Search, store: Store) -> None:
     _, collection = store
     new = version("dir/a b#1", "first über 語", "second", team="red", nested={"n": [1, 2.5, None]})
-    assert await search.put_document(collection, new) == "added"
+    assert await put(search, collection, new) == "added"
     document = await search.get_document(collection, "dir/a b#1", soon())
     assert document is not None
     assert document.text == new.text
@@ -94,7 +94,7 @@ async def test_a_document_comes_back_as_it_was_put(search: Search, store: Store)
 
 async def test_a_document_without_chunks_is_kept_too(search: Search, store: Store) -> None:
     _, collection = store
-    await search.put_document(collection, version("blank"))
+    await put(search, collection, version("blank"))
     document = await search.get_document(collection, "blank", soon())
     assert document is not None
     assert document.chunks == ()
@@ -102,8 +102,8 @@ async def test_a_document_without_chunks_is_kept_too(search: Search, store: Stor
 
 async def test_replacing_leaves_one_version_and_nothing_else(search: Search, store: Store) -> None:
     points, collection = store
-    await search.put_document(collection, version("a", "one", "two", "three"))
-    assert await search.put_document(collection, version("a", "four")) == "replaced"
+    await put(search, collection, version("a", "one", "two", "three"))
+    assert await put(search, collection, version("a", "four")) == "replaced"
     assert await ids_found(search, collection, "one two three", mode="sparse") == []
     assert await ids_found(search, collection, "four") == ["a#0"]
     assert await kinds(points, collection) == {
@@ -113,7 +113,7 @@ async def test_replacing_leaves_one_version_and_nothing_else(search: Search, sto
 
 async def test_a_deleted_document_is_gone_and_can_come_back(search: Search, store: Store) -> None:
     points, collection = store
-    await search.put_document(collection, version("a", "one", "two"))
+    await put(search, collection, version("a", "one", "two"))
     assert await search.delete_document(collection, "a", soon()) == 2
     assert await search.get_document(collection, "a", soon()) is None
     assert await ids_found(search, collection, "one") == []
@@ -122,16 +122,14 @@ async def test_a_deleted_document_is_gone_and_can_come_back(search: Search, stor
     assert await kinds(points, collection) == {
         "record": 0, "tombstone": 1, "source": 0, "chunk": 0
     }  # fmt: skip
-    assert await search.put_document(collection, version("a", "three")) == "added"
+    assert await put(search, collection, version("a", "three")) == "added"
     assert await ids_found(search, collection, "three") == ["a#0"]
 
 
 async def test_writers_of_one_document_end_in_one_version(search: Search, store: Store) -> None:
     points, collection = store
     texts = [[f"writer {writer} chunk {at}" for at in range(3)] for writer in range(6)]
-    await asyncio.gather(
-        *(search.put_document(collection, version("a", *chunks)) for chunks in texts)
-    )
+    await asyncio.gather(*(put(search, collection, version("a", *chunks)) for chunks in texts))
     document = await search.get_document(collection, "a", soon())
     assert document is not None
     assert [chunk.text for chunk in document.chunks] in texts
@@ -143,7 +141,7 @@ async def test_writers_of_one_document_end_in_one_version(search: Search, store:
 async def test_a_write_goes_on_when_its_caller_leaves(search: Search, store: Store) -> None:
     _, collection = store
     new = version("a", *(f"chunk {at}" for at in range(100)))
-    writing = asyncio.create_task(search.put_document(collection, new))
+    writing = asyncio.create_task(put(search, collection, new))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     writing.cancel()
@@ -160,7 +158,7 @@ async def test_revision_changes_with_every_write_and_only_then(
 ) -> None:
     _, collection = store
     seen = [(await search.stamp(collection, soon())).revision]
-    await search.put_document(collection, version("a", "one"))
+    await put(search, collection, version("a", "one"))
     seen.append((await search._stamps._fetch(collection, soon()))[0].revision)
     await ids_found(search, collection, "one")
     assert (await search._stamps._fetch(collection, soon()))[0].revision == seen[-1]
@@ -177,7 +175,7 @@ async def test_filters_find_and_list_what_equals(search: Search, store: Store) -
         "deep": {"a": {"b-c": "d"}, "ключ": "да", "big": 2**60 + 1},
     }
     for name, values in metadata.items():
-        await search.put_document(collection, version(name, f"same text {name}", **values))
+        await put(search, collection, version(name, f"same text {name}", **values))
     for raw, expected in (
         ({"team": "red"}, {"red"}),
         ({"year": 2025}, {"blue"}),
@@ -209,7 +207,7 @@ async def test_pages_hold_every_document_once(search: Search, store: Store) -> N
     _, collection = store
     names = [f"doc {at}" for at in range(7)]
     for name in names:
-        await search.put_document(collection, version(name, name, name=name))
+        await put(search, collection, version(name, name, name=name))
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -284,7 +282,7 @@ async def test_stale_chunks_do_not_take_the_place_of_current_ones(
     search: Search, store: Store
 ) -> None:
     points, collection = store
-    await search.put_document(collection, version("a", "same words"))
+    await put(search, collection, version("a", "same words"))
     left = version("a", *(f"same words {at}" for at in range(3)))
     await points.upsert(collection, orphans(left, "crashed"), soon())
     assert await ids_found(search, collection, "same words", limit=1, mode="sparse") == ["a#0"]
@@ -293,8 +291,8 @@ async def test_stale_chunks_do_not_take_the_place_of_current_ones(
 
 async def test_the_sweep_removes_what_no_record_names(search: Search, store: Store) -> None:
     points, collection = store
-    await search.put_document(collection, version("a", "one", "two"))
-    await search.put_document(collection, version("b", "three"))
+    await put(search, collection, version("a", "one", "two"))
+    await put(search, collection, version("b", "three"))
     await search.delete_document(collection, "b", soon())
     before = await kinds(points, collection)
     await points.upsert(collection, orphans(version("a", "one", "old"), "crashed"), soon())

@@ -21,6 +21,7 @@ from support.store import (
     DIMENSION,
     embedded_search,
     process_of,
+    put,
     soon,
     until_back,
     version,
@@ -47,7 +48,7 @@ async def test_a_store_that_cannot_start_is_broken_and_comes_back(
     tmp_path: Path, hurried: pytest.MonkeyPatch
 ) -> None:
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", "one", "two"))
+        await put(search, COLLECTION, version("a", "one", "two"))
         segments = tmp_path / "store" / COLLECTION / "1"
         process = process_of(search).pid
         assert process is not None
@@ -74,7 +75,7 @@ async def test_no_room_for_a_process_is_waited_out(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", "one"))
+        await put(search, COLLECTION, version("a", "one"))
         process = process_of(search).pid
         assert process is not None
         with hurried.context() as patch:
@@ -94,7 +95,7 @@ async def test_a_process_that_hangs_is_killed_and_comes_back(
     hurried.setattr("gateway.search.process.PING_PAUSE_S", 0.05)
     hurried.setattr("gateway.search.process.HANG_S", 1.0)
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", "one"))
+        await put(search, COLLECTION, version("a", "one"))
         process = process_of(search).pid
         assert process is not None
         os.kill(process, signal.SIGSTOP)
@@ -133,7 +134,7 @@ async def test_files_that_are_gone_are_not_replaced_by_an_empty_store(
 ) -> None:
     kept = tmp_path / "kept"
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", "one"))
+        await put(search, COLLECTION, version("a", "one"))
         process = process_of(search).pid
         assert process is not None
         (tmp_path / GENERATION).rename(kept)
@@ -173,7 +174,7 @@ async def test_a_signal_to_the_whole_group_leaves_the_store_to_its_gateway(tmp_p
         assert process is not None
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(process, number)
-        await search.put_document(COLLECTION, version("a", "one"))
+        await put(search, COLLECTION, version("a", "one"))
         assert process_of(search).pid == process
 
 

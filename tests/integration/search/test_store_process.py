@@ -21,6 +21,7 @@ from support.store import (
     a_plan,
     embedded_search,
     process_of,
+    put,
     soon,
     until_back,
     vector_of,
@@ -63,7 +64,7 @@ class Ledger:
         number = new.metadata["number"]
         before = self.possible.setdefault(new.document_id, {None})
         before.add(number)
-        await search.put_document(COLLECTION, new)
+        await put(search, COLLECTION, new)
         self.possible[new.document_id] = {number}
 
     async def delete(self, search: Search, document_id: str) -> None:
@@ -166,7 +167,7 @@ async def nothing_besides(search: Search) -> None:
 
 async def test_calls_in_flight_fail_as_unavailable_and_the_next_succeed(tmp_path: Path) -> None:
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", 1, 3))
+        await put(search, COLLECTION, version("a", 1, 3))
         process = process_of(search).pid
         assert process is not None
         os.kill(process, signal.SIGSTOP)  # calls are sent, and cannot be answered
@@ -187,11 +188,11 @@ async def test_calls_in_flight_fail_as_unavailable_and_the_next_succeed(tmp_path
 async def test_what_was_acknowledged_is_in_the_log_alone_if_need_be(tmp_path: Path) -> None:
     """A power cut: of the segments nothing since the last flush, of the log what was synced."""
     async with embedded_search(tmp_path / "a") as search:
-        await search.put_document(COLLECTION, version("before", 1, 2))
+        await put(search, COLLECTION, version("before", 1, 2))
     shutil.copytree(tmp_path / "a", tmp_path / "b")  # closed, so flushed
     async with embedded_search(tmp_path / "a") as search:
-        await search.put_document(COLLECTION, version("after", 1, 70))
-        await search.put_document(COLLECTION, version("before", 2, 3))
+        await put(search, COLLECTION, version("after", 1, 70))
+        await put(search, COLLECTION, version("before", 2, 3))
         generation = Path("store") / COLLECTION / "1"
         shutil.rmtree(tmp_path / "b" / generation / "wal")
         shutil.copytree(tmp_path / "a" / generation / "wal", tmp_path / "b" / generation / "wal")
@@ -205,12 +206,12 @@ async def test_what_was_acknowledged_is_in_the_log_alone_if_need_be(tmp_path: Pa
 
 async def test_a_folder_in_use_is_one_clear_line(tmp_path: Path) -> None:
     async with embedded_search(tmp_path) as holder:
-        await holder.put_document(COLLECTION, version("before", 1, 3))
+        await put(holder, COLLECTION, version("before", 1, 3))
         with pytest.raises(FolderInUse, match="DATA_DIR: another process uses the data folder"):
             async with embedded_search(tmp_path):
                 pytest.fail("two processes hold one folder")
         # The holder has noticed nothing: what it writes and flushes from here on is there.
-        await holder.put_document(COLLECTION, version("after", 1, 3))
+        await put(holder, COLLECTION, version("after", 1, 3))
     async with embedded_search(tmp_path) as search:
         for document_id in ("before", "after"):
             assert await search.get_document(COLLECTION, document_id, soon()) is not None
@@ -218,7 +219,7 @@ async def test_a_folder_in_use_is_one_clear_line(tmp_path: Path) -> None:
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", 1, 3))
+        await put(search, COLLECTION, version("a", 1, 3))
         stamp = await search.stamp(COLLECTION, soon())
     search = Search(EmbeddedPoints(tmp_path), a_plan(COLLECTION, team="keyword"))
     await search.start()
@@ -238,14 +239,14 @@ async def test_a_wrong_dimension_at_the_first_start_does_not_decide_for_good(
         assert (await wrong.stamp(COLLECTION, soon())).dimension == dimension
         await wrong.aclose()
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", 1, 3))
+        await put(search, COLLECTION, version("a", 1, 3))
     folder = tmp_path / "store" / COLLECTION
     assert len([entry for entry in folder.iterdir() if entry.is_dir()]) == 1
 
 
 async def test_what_holds_documents_keeps_its_dimension(tmp_path: Path) -> None:
     async with embedded_search(tmp_path) as search:
-        await search.put_document(COLLECTION, version("a", 1, 3))
+        await put(search, COLLECTION, version("a", 1, 3))
         dimension = (await search.stamp(COLLECTION, soon())).dimension
     other = Search(EmbeddedPoints(tmp_path), replace(a_plan(), dimension=dimension + 1))
     await other.start()
@@ -261,7 +262,7 @@ async def test_a_long_page_comes_in_many_frames(
     async with embedded_search(tmp_path) as search:
         for at in range(80):
             new = version(f"d{at}", 1, 0)
-            await search.put_document(COLLECTION, replace(new, metadata={"n": [1.5] * 4000}))
+            await put(search, COLLECTION, replace(new, metadata={"n": [1.5] * 4000}))
         monkeypatch.setattr(wire, "FRAME_BYTES", 70 * 36_000)
         page = await search.list_documents(
             COLLECTION, limit=1000, cursor=None, filter=None, deadline=soon()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from qdrant_client import AsyncQdrantClient
-from support.store import COLLECTION, a_plan, soon, vector_of, version
+from support.store import COLLECTION, a_plan, put, soon, vector_of, version
 
 from gateway.search import ids
 from gateway.search.points import Points
@@ -30,7 +30,7 @@ async def test_one_call_sweeps_until_what_is_left_is_old_enough(
     search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points, collection = store
-    await search.put_document(collection, version("deleted", "one"))
+    await put(search, collection, version("deleted", "one"))
     await search.delete_document(collection, "deleted", soon())
     now_s = time.time()
     monkeypatch.setattr("gateway.search.sweep.time", SimpleNamespace(time=lambda: now_s))
