@@ -8,6 +8,7 @@ all writes applied meanwhile, and acknowledges them. The process ends when the s
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import queue
@@ -25,7 +26,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.search import wire
-from gateway.search.engine import Engine, Locked
+from gateway.search.engine import Engine
+from gateway.search.locks import Locked
 
 # How long a predecessor that lost its gateway may take to flush and leave.
 LOCK_WAIT_S: Final = 5.0
@@ -36,6 +38,8 @@ LOG_BYTES: Final = 64 * 1024 * 1024
 # Reads in a row before a waiting write gets its turn: writes are never starved.
 READS_IN_A_ROW: Final = 16
 RECEIVE_BYTES: Final = 1 << 20
+# prctl(2): the signal to get when the parent dies.
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Server:
@@ -185,23 +189,39 @@ class Server:
 
 
 def _answer(engine: Engine, call: wire.Call) -> Any:
+    result: Any = None
     match call:
         case wire.Query():
-            return engine.query(call)
+            result = engine.query(call)
         case wire.Retrieve():
-            return engine.retrieve(call)
+            result = engine.retrieve(call)
         case wire.Scroll():
-            return engine.scroll(call)
+            result = engine.scroll(call)
         case wire.Count():
-            return engine.count(call)
-        case wire.Optimize():
-            return engine.optimize()
+            result = engine.count(call)
         case wire.Ping():
-            return None
+            pass
+        case wire.Optimize():
+            _leave_with_the_gateway(True)
+            try:
+                engine.optimize()
+            finally:
+                _leave_with_the_gateway(False)
         case wire.Open():
             raise RuntimeError("the generation is open already")
         case _:
-            return engine.write(call)
+            engine.write(call)
+    return result
+
+
+def _leave_with_the_gateway(at_once: bool) -> None:
+    """Whether to be killed the moment the gateway dies, rather than leave as its socket ends.
+
+    While the engine optimises, which takes minutes, nothing here could see the socket end, and
+    the next gateway would find the directory locked. Linux alone can do it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if at_once else 0)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ Every call holds the GIL, so this runs in the store's own process (`child.py`).
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ import qdrant_edge as edge
 
 from gateway.search import ids, wire
 from gateway.search.bm25 import Encoder
+from gateway.search.locks import hold
 from gateway.search.scores import dense_score, fuse, fused_score, sparse_score
 
 _INDEXES: Final = {
@@ -30,15 +30,13 @@ PointId = int | str | UUID
 _PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 
 
-class Locked(Exception):
-    """Another process holds the directory."""
-
-
 class Engine:
     """The calls of `wire`, run on an `EdgeShard`. Raises the engine's bare `Exception`s."""
 
     def __init__(self, path: Path, config: wire.Config, *, create: bool) -> None:
-        self._lock = _hold(path)
+        # The engine has a lock of its own, but looks at it too late: a second load is refused,
+        # and has by then cut off the journal of the first, whose next flush fails (0.9).
+        self._lock = hold(path)
         if create and not path.exists():
             _create(path, config)
         self._shard = edge.EdgeShard.load(str(path))
@@ -97,14 +95,7 @@ class Engine:
             case wire.Upsert(points):
                 return edge.UpdateOperation.upsert_points([self._point(p) for p in points])
             case wire.Swap(point, seq):
-                if seq is None:
-                    return edge.UpdateOperation.upsert_points(
-                        [self._point(point)], None, edge.UpdateMode.InsertOnly
-                    )
-                condition = _filter(wire.Selection((wire.Match("seq", seq),)))
-                return edge.UpdateOperation.upsert_points(
-                    [self._point(point)], condition, edge.UpdateMode.UpdateOnly
-                )
+                return self._swap(point, seq)
             case wire.Advance(point, seq):
                 lower = _filter(wire.Selection((wire.Between("seq", None, seq - 1),)))
                 return edge.UpdateOperation.upsert_points([self._point(point)], lower)
@@ -116,6 +107,16 @@ class Engine:
                 return edge.UpdateOperation.delete_points_by_filter(
                     _filter(selection) or edge.Filter()
                 )
+
+    def _swap(self, point: wire.Point, seq: int | None) -> edge.UpdateOperation:
+        if seq is None:
+            return edge.UpdateOperation.upsert_points(
+                [self._point(point)], None, edge.UpdateMode.InsertOnly
+            )
+        condition = _filter(wire.Selection((wire.Match("seq", seq),)))
+        return edge.UpdateOperation.upsert_points(
+            [self._point(point)], condition, edge.UpdateMode.UpdateOnly
+        )
 
     def _point(self, point: wire.Point) -> edge.Point:
         vectors: dict[str, Any] = {}
@@ -238,22 +239,6 @@ class Engine:
         return wire.Slice(
             [_stored(record) for record in records], None if next_id is None else str(next_id)
         )
-
-
-def _hold(path: Path) -> int:
-    """Locks the directory for the life of this process; returns the lock's descriptor.
-
-    The engine has a lock of its own, but looks at it too late: a second load is refused, and
-    has by then cut off the journal of the first, whose next flush fails (qdrant-edge-py 0.9).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise Locked from error
-    return descriptor
 
 
 def _create(path: Path, config: wire.Config) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from gateway.search import wire
+from gateway.search.locks import Locked
 from gateway.search.points import FAILED, unavailable
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
@@ -35,10 +36,6 @@ PING_PAUSE_S: Final = 5.0
 HANG_S: Final = 30.0
 
 T = TypeVar("T")
-
-
-class Locked(Exception):
-    """Another process holds the store's directory."""
 
 
 class StoreProcess:
@@ -81,6 +78,12 @@ class StoreProcess:
         if connection is not None:
             await connection.aclose()
 
+    async def discard(self) -> None:
+        """Kills the child: its files are to be removed."""
+        if self._connection is not None:
+            self._connection.process.kill()
+        await self.aclose()
+
     async def _keep(self) -> None:
         """Starts the child again whenever it dies; one that hangs is killed."""
         while True:
@@ -121,6 +124,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.ended = asyncio.Event()
+        self._optimizing_until_s = 0.0
         self._started_s = time.monotonic()
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[wire.Reply]] = {}
@@ -155,6 +159,8 @@ class _Connection(asyncio.Protocol):
         share_s = deadline.share_s()
         self._last_id += 1
         request = wire.Request(self._last_id, time.monotonic() + share_s, call)
+        if isinstance(call, wire.Optimize):
+            self._optimizing_until_s = request.expires_at_s
         loop = asyncio.get_running_loop()
         future: asyncio.Future[wire.Reply] = loop.create_future()
         self._waiting[request.id] = future
@@ -174,6 +180,11 @@ class _Connection(asyncio.Protocol):
                 raise expired()
             case "failed":
                 raise unavailable(FAILED)
+
+    @property
+    def optimizing(self) -> bool:
+        """Whether the child may be busy with a call in which it answers nothing else."""
+        return time.monotonic() < self._optimizing_until_s
 
     def age_s(self) -> float:
         """Seconds since the child was started."""
@@ -209,6 +220,8 @@ async def _outlive(connection: _Connection) -> None:
         except TimeoutError:
             continue
         except ServiceError as error:
+            if error.reason is Reason.DEADLINE_EXCEEDED and connection.optimizing:
+                continue
             if error.reason is Reason.DEADLINE_EXCEEDED:
                 log.error("The store's process hangs; killing it.")
                 connection.process.kill()
