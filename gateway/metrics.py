@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from gateway.jobs.job import ENDED, KINDS, STATES
 from gateway.problems import PROBLEMS
 
 STAGES: Final = ("embed", "search", "rerank", "generate")
@@ -16,6 +17,8 @@ COMPONENTS: Final = ("vector_db", "cache", "embedder", "reranker", "generator")
 _BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+# From one document to the rebuild of a large collection.
+_JOB_BUCKETS_S: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 
 
 class GatewayMetrics:
@@ -63,6 +66,30 @@ class GatewayMetrics:
             ["component"],
             registry=registry,
         )
+        self._jobs = Gauge(
+            "rag_jobs",
+            "Jobs known, by state; of the ended, JOBS_KEPT.",
+            ["state"],
+            registry=registry,
+        )
+        self._job_idle = Gauge(
+            "rag_job_idle_seconds",
+            "Since the running job got further; 0 without one.",
+            registry=registry,
+        )
+        self._jobs_ended = Counter(
+            "rag_jobs_ended_total",
+            "Jobs that ended, by how.",
+            ["kind", "state"],
+            registry=registry,
+        )
+        self._job_duration = Histogram(
+            "rag_job_duration_seconds",
+            "From the first start of a job to its end, restarts of the gateway included.",
+            ["kind"],
+            buckets=_JOB_BUCKETS_S,
+            registry=registry,
+        )
         # Looking a labelled child up costs more than counting it: they are kept.
         self._stage = {name: self._stages.labels(name) for name in STAGES}
         self._hit = {name: self._cache_hits.labels(name) for name in CACHE_TIERS}
@@ -71,6 +98,12 @@ class GatewayMetrics:
             self._degraded.labels(name)
         for name in COMPONENTS:
             self._components.labels(name)
+        for state in STATES:
+            self._jobs.labels(state)
+        for kind in KINDS:
+            self._job_duration.labels(kind)
+            for state in sorted(ENDED):
+                self._jobs_ended.labels(kind, state)
 
     def stage(self, name: str, seconds: float) -> None:
         """One stage took that long."""
@@ -91,3 +124,15 @@ class GatewayMetrics:
     def component(self, name: str, look: Callable[[], float]) -> None:
         """Reads the state of a dependency at each scrape."""
         self._components.labels(name).set_function(look)
+
+    def watch_jobs(self, count: Callable[[str], float], idle_s: Callable[[], float]) -> None:
+        """Reads the jobs at each scrape. count: how many are in a state."""
+        for state in STATES:
+            self._jobs.labels(state).set_function(lambda state=state: count(state))  # type: ignore[misc]
+        self._job_idle.set_function(idle_s)
+
+    def job_ended(self, kind: str, state: str, duration_s: float | None) -> None:
+        """A job ended. duration_s: None for one that never ran."""
+        self._jobs_ended.labels(kind, state).inc()
+        if duration_s is not None:
+            self._job_duration.labels(kind).observe(duration_s)
