@@ -50,6 +50,13 @@ class CountingEmbedder:
         """Some model."""
         return ModelIdentity("counted", FINGERPRINT, DIMENSION, 256)
 
+    async def next_model(self, deadline: Deadline) -> ModelIdentity:
+        """The same."""
+        return await self.model(deadline)
+
+    async def require(self, fingerprint: str, deadline: Deadline) -> None:
+        """Holds every model."""
+
     async def embed(
         self,
         texts: Sequence[str],

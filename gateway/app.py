@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+import grpc
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission, ApiKeys
@@ -22,7 +23,8 @@ from gateway.clients import (
     GeneratorClient,
     RerankerClient,
 )
-from gateway.health import Health, Worker
+from gateway.embedders import Embedders
+from gateway.health import EMBEDDERS, Health, Modelled, Worker, WorkerName
 from gateway.indexing import Indexer
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import Front, Limits
@@ -37,7 +39,7 @@ from gateway.search.search import Search, open_search
 from gateway.settings import GatewaySettings
 from runtime.channel import open_channel
 from runtime.metrics import new_registry
-from runtime.telemetry import open_tracing
+from runtime.telemetry import Tracing, open_tracing
 
 # Where no documents are sent: the longest question, every character escaped, takes 100 KiB.
 SMALL_BODY_BYTES: Final = 1 << 20
@@ -73,19 +75,18 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tracing = open_tracing("gateway")
         stack.callback(tracing.close)
 
-        embedder_channel = open_channel(settings.embedder_target, EMBEDDER_SERVICE, tracing)
-        reranker_channel = open_channel(settings.reranker_target, RERANKER_SERVICE, tracing)
-        generator_channel = open_channel(settings.generator_target, GENERATOR_SERVICE, tracing)
-        for channel in (embedder_channel, reranker_channel, generator_channel):
+        channels = _channels(settings, tracing)
+        for channel in channels.values():
             stack.push_async_callback(channel.close, None)
-        embedder = EmbedderClient(embedder_channel)
-        reranker = RerankerClient(reranker_channel)
+        embedders = {name: EmbedderClient(channels[name]) for name in EMBEDDERS if name in channels}
+        reranker = RerankerClient(channels["reranker"])
+        modelled: dict[WorkerName, Modelled] = {**embedders, "reranker": reranker}
 
         search = open_search(settings)
         stack.push_async_callback(search.aclose)
         redis = _redis(settings)
         vectors = VectorCache(
-            embedder,
+            Embedders(*embedders.values()),
             size=settings.cache_size,
             redis=redis,
             budget_s=settings.request_timeout_seconds,
@@ -97,7 +98,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             vectors=vectors,
             search=search,
             reranker=reranker,
-            generator=GeneratorClient(generator_channel),
+            generator=GeneratorClient(channels["generator"]),
             policy=_policy(settings),
             metrics=metrics,
             tracing=tracing,
@@ -106,10 +107,9 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             store=search,
             ping_cache=redis.ping if redis is not None else None,
             workers={
-                "embedder": Worker(embedder_channel, embedder),
-                "reranker": Worker(reranker_channel, reranker),
-                "generator": Worker(generator_channel, None),
+                name: Worker(channel, modelled.get(name)) for name, channel in channels.items()
             },
+            collection=settings.qdrant_collection,
             vector_dim=settings.vector_dim,
             probe_interval_s=settings.probe_interval_seconds,
             version=_version(),
@@ -141,6 +141,20 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         yield Gateway(front, admission, health, search)
 
 
+def _channels(settings: GatewaySettings, tracing: Tracing) -> dict[WorkerName, grpc.aio.Channel]:
+    targets: dict[WorkerName, tuple[str | None, str]] = {
+        "embedder": (settings.embedder_target, EMBEDDER_SERVICE),
+        "embedder_next": (settings.embedder_target_next, EMBEDDER_SERVICE),
+        "reranker": (settings.reranker_target, RERANKER_SERVICE),
+        "generator": (settings.generator_target, GENERATOR_SERVICE),
+    }
+    return {
+        name: open_channel(target, service, tracing)
+        for name, (target, service) in targets.items()
+        if target is not None
+    }
+
+
 def _policy(settings: GatewaySettings) -> Policy:
     fused = settings.rerank_fusion == "rrf"
     return Policy(
@@ -148,6 +162,7 @@ def _policy(settings: GatewaySettings) -> Policy:
         rerank_timeout_s=settings.rerank_timeout_seconds,
         rerank_candidates=settings.rerank_candidates,
         rerank_fusion_k=settings.rerank_fusion_k if fused else None,
+        passages_per_document=settings.passages_per_document,
     )
 
 

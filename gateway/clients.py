@@ -123,6 +123,11 @@ class EmbedderClient:
         """Makes the next `model` ask again: after a mismatch or a reconnect."""
         self._identity = None
 
+    @property
+    def known_model(self) -> ModelIdentity | None:
+        """The loaded model as last seen, without asking."""
+        return self._identity
+
     async def embed(
         self,
         texts: Sequence[str],

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -14,8 +15,10 @@ import grpc
 from gateway.answers import Component, Components, HealthResponse, Readiness
 from gateway.clients import ModelIdentity
 from gateway.metrics import COMPONENTS, GatewayMetrics
+from gateway.search.types import Model, Stamp
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
+from runtime.labels import model_label
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Raises ServiceError when the store does not answer."""
 
+    async def stamp(self, collection: str, deadline: Deadline) -> Stamp:
+        """What the collection was made with."""
+
 
 class Modelled(Protocol):
     """A client that knows its worker's model."""
@@ -69,12 +75,21 @@ class Worker:
     client: Modelled | None
 
 
+WorkerName = Literal["embedder", "embedder_next", "reranker", "generator"]
+EMBEDDERS: Final[tuple[WorkerName, ...]] = ("embedder", "embedder_next")
+
+
 class Health:
     """The picture, and whether this gateway should be sent requests.
 
     Ready latches: once embedder and store were each usable, only draining or a broken
     store process of this gateway's own clears it. A lost shared dependency would otherwise
     take every gateway out of service at once.
+
+    The embedder is the one that holds the model of the default collection: while collections
+    move to another model, that may be EMBEDDER_TARGET_NEXT's. Until something is written it is
+    EMBEDDER_TARGET's. Where none of those that are set holds the model, it is down as long as
+    one of them cannot be reached.
     """
 
     def __init__(
@@ -82,7 +97,8 @@ class Health:
         *,
         store: Store,
         ping_cache: Callable[[], Awaitable[bool]] | None,
-        workers: Mapping[Literal["embedder", "reranker", "generator"], Worker],
+        workers: Mapping[WorkerName, Worker],
+        collection: str,
         vector_dim: int,
         probe_interval_s: float,
         version: str,
@@ -91,6 +107,7 @@ class Health:
         self._store = store
         self._ping_cache = ping_cache
         self._workers = workers
+        self._collection = collection
         self._vector_dim = vector_dim
         self._probe_interval_s = probe_interval_s
         self._version = version
@@ -99,6 +116,9 @@ class Health:
         self._up["cache"] = ping_cache is None
         self._seen: set[str] = set()
         self._mismatch: str | None = None
+        # Of the embedders that can be reached: by worker, the model.
+        self._models: dict[str, ModelIdentity] = {}
+        self._wanted: Model | None = None
         self._unforeseen: dict[str, str] = {}
         self._draining = False
         self._started_s = time.monotonic()
@@ -123,7 +143,7 @@ class Health:
         """For people."""
         up = self._up
         status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
-        if not all(up.values()) or self._mismatch is not None:
+        if not all(up.values()) or self._mismatch is not None or self._about_models():
             status = "degraded"
         if not up["vector_db"] or self._store.broken or not self.became_ready.is_set():
             status = "unhealthy"
@@ -131,7 +151,11 @@ class Health:
         return HealthResponse(
             status=status,
             components=Components(**state),
-            notes=[*self._notes(), *(note for name, note in _WITHOUT.items() if not up[name])],
+            notes=[
+                *self._notes(),
+                *self._about_models(),
+                *(note for name, note in _WITHOUT.items() if not up[name]),
+            ],
             uptime_seconds=round(time.monotonic() - self._started_s, 3),
             version=self._version,
         )
@@ -153,6 +177,34 @@ class Health:
             if waiting:
                 notes.append(f"Waiting for {' and '.join(waiting)}.")
         return notes
+
+    def _about_models(self) -> list[str]:
+        """What questions and rebuilds have to do without, although an embedder is there."""
+        notes: list[str] = []
+        if "embedder_next" in self._workers and "embedder_next" not in self._models:
+            notes.append(
+                "EMBEDDER_TARGET_NEXT cannot be reached: no collection can be moved to its model."
+            )
+        elif self._wanted is not None and self._models and self._holder() is None:
+            notes.append(
+                f"No embedder holds {model_label(self._wanted.name, self._wanted.fingerprint)}, "
+                f"the model of the collection '{self._collection}': its questions are refused, "
+                "unless their mode is 'sparse'."
+            )
+        return notes
+
+    def _holder(self) -> str | None:
+        """The worker that holds the default collection's model."""
+        wanted = None if self._wanted is None else self._wanted.fingerprint
+        holders = (name for name, model in self._models.items() if model.fingerprint == wanted)
+        return next(holders, None)
+
+    def _embeds(self) -> bool:
+        """Whether the embedder is up; the class says which one that is."""
+        if self._wanted is None:
+            return "embedder" in self._models
+        reached = all(name in self._models for name in EMBEDDERS if name in self._workers)
+        return reached or self._holder() is not None
 
     def _set(self, name: str, up: bool) -> None:
         if self._up[name] != up:
@@ -184,6 +236,9 @@ class Health:
     async def _watch_store(self) -> None:
         async def ping() -> bool:
             await self._store.ping()
+            with suppress(ServiceError):  # it may be on its way from one generation to the next
+                deadline = Deadline.after(ASK_MODEL_S)
+                self._wanted = (await self._store.stamp(self._collection, deadline)).model
             return True
 
         while True:
@@ -195,25 +250,29 @@ class Health:
             self._set("cache", await self._says_yes("cache", ping()))
             await asyncio.sleep(self._probe_interval_s)
 
-    async def _watch_worker(self, name: str, worker: Worker) -> None:
+    async def _watch_worker(self, name: WorkerName, worker: Worker) -> None:
         connected = False
         while True:
             state = worker.channel.get_state(try_to_connect=True)
             was_connected, connected = connected, state is grpc.ChannelConnectivity.READY
-            if not connected:
-                self._set(name, False)
-            elif worker.client is None:
-                self._set(name, True)
-            else:
+            up = connected
+            if connected and worker.client is not None:
                 if not was_connected:
                     worker.client.forget_model()
-                asking = self._knows_model(name, worker.client)
-                self._set(name, await self._says_yes(name, asking))
+                up = await self._says_yes(name, self._knows_model(name, worker.client))
+            if not up:
+                self._models.pop(name, None)
+            if name in EMBEDDERS:
+                self._set("embedder", self._embeds())
+            else:
+                self._set(name, up)
             await asyncio.sleep(LOOK_S)
 
-    async def _knows_model(self, name: str, client: Modelled) -> bool:
+    async def _knows_model(self, name: WorkerName, client: Modelled) -> bool:
         """Whether the worker tells its model; remembered by the client, so asked once."""
         model = await client.model(Deadline.after(ASK_MODEL_S))
+        if name in EMBEDDERS:
+            self._models[name] = model
         if name == "embedder":
             mismatch = self._mismatch_with(model)
             if mismatch is not None and mismatch != self._mismatch:

@@ -79,6 +79,12 @@ class GatewaySettings(StoreSettings):
         min_length=1,
         description="gRPC target of the embedder workers; dns:/// names reach all their pods.",
     )
+    embedder_target_next: str | None = Field(
+        None,
+        min_length=1,
+        description="gRPC target of embedders with another model, to which POST /reindex moves "
+        "collections. Unset: it rebuilds them with the model of EMBEDDER_TARGET.",
+    )
     reranker_target: str = Field(
         "localhost:50052", min_length=1, description="gRPC target of the reranker workers."
     )
@@ -105,6 +111,14 @@ class GatewaySettings(StoreSettings):
         ge=1,
         le=1000,
         description="Constant of the fusion of ranks; smaller trusts the top more.",
+    )
+    passages_per_document: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="Passages of one document among the `top_k`, and identical passages only "
+        "once; more of them fill up when nothing else is found. 0 takes the best passages, "
+        "whatever they are.",
     )
 
     probe_interval_seconds: float = Field(

@@ -30,6 +30,7 @@ Fields = dict[str, FieldInfo]
 # What .env.example shows for a setting that is not set by default.
 EXAMPLES: Final = {
     "api_keys": "a-long-random-string,another-one",
+    "embedder_target_next": "localhost:50061",
     "filter_fields": "team,year:integer",
     "lm_api_base": "http://localhost:11434/v1",
     "lm_model": "gpt-3.5-turbo",

@@ -25,7 +25,13 @@ class Embedder(Protocol):
     """Whoever makes vectors."""
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
-        """The loaded model."""
+        """The model that collections are made with."""
+
+    async def next_model(self, deadline: Deadline) -> ModelIdentity:
+        """The model that collections are rebuilt with."""
+
+    async def require(self, fingerprint: str, deadline: Deadline) -> None:
+        """Raises ServiceError MODEL_MISMATCH when nobody makes vectors of that model."""
 
     async def embed(
         self,
@@ -83,8 +89,16 @@ class VectorCache:
         return QuestionVector(entry.vector, entry.cut, hit)
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
-        """The embedder's model: with this, the cache stands in for the embedder."""
+        """The embedder's: with this and the next two, the cache stands in for the embedder."""
         return await self._embedder.model(deadline)
+
+    async def next_model(self, deadline: Deadline) -> ModelIdentity:
+        """The embedder's."""
+        return await self._embedder.next_model(deadline)
+
+    async def require(self, fingerprint: str, deadline: Deadline) -> None:
+        """The embedder's."""
+        await self._embedder.require(fingerprint, deadline)
 
     async def embed(
         self,
@@ -96,7 +110,7 @@ class VectorCache:
         deadline: Deadline,
         truncate: bool = True,
     ) -> Embeddings:
-        """As `EmbedderClient.embed`, with what Redis already holds left out of the call."""
+        """As `Embedders.embed`, with what Redis already holds left out of the call."""
         if self._redis is None or not fingerprint or not truncate:
             return await self._embedder.embed(
                 texts,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
+from gateway.embedders import mismatch
 from runtime.deadline import Deadline
 
 DIMENSION = 8
@@ -34,6 +35,13 @@ class CountingEmbedder:
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
         return ModelIdentity("model", FINGERPRINT, DIMENSION, 256)
+
+    async def next_model(self, deadline: Deadline) -> ModelIdentity:
+        return await self.model(deadline)
+
+    async def require(self, fingerprint: str, deadline: Deadline) -> None:
+        if (held := await self.model(deadline)).fingerprint != fingerprint:
+            raise mismatch(fingerprint, [held])
 
     async def embed(
         self,

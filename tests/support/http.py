@@ -26,7 +26,8 @@ from gateway.routes import build_router
 from gateway.routes.documents import DocumentRoutes
 from gateway.routes.queries import QueryRoutes
 from gateway.routes.service import ServiceRoutes
-from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Filter, Page
+from gateway.search.filters import Filter
+from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Page
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
@@ -114,6 +115,7 @@ class Site:
             store=store,
             ping_cache=None,
             workers={},
+            collection="documents",
             vector_dim=4,
             probe_interval_s=0.01,
             version="1.2.3",

@@ -18,6 +18,7 @@ from support.embedder import DIMENSION, FINGERPRINT, vector_of
 
 from gateway.clients import EMBEDDER_SERVICE, GENERATOR_SERVICE, RERANKER_SERVICE
 from runtime.channel import open_channel
+from runtime.errors import Reason, ServiceError
 from runtime.health import Health
 from runtime.interceptors import Gate, ServerInterceptor
 from runtime.metrics import RpcMetrics
@@ -31,6 +32,7 @@ class Script:
     gate: while clear, calls wait; pause_after: clears it after so many calls.
 
     twist: changes an answer before it is sent; requests: what came in.
+    fingerprint: of the embedder's model; it refuses calls that want another one.
     """
 
     errors: list[Exception | None] = field(default_factory=list)
@@ -40,6 +42,7 @@ class Script:
     requests: list[Any] = field(default_factory=list)
     timeouts_s: list[float] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    fingerprint: str = FINGERPRINT
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -66,19 +69,24 @@ class _Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
         await self._script.play(request, context)
         return self._script.twist(
             embedder_pb2.GetModelResponse(
-                name="model", fingerprint=FINGERPRINT, dimension=DIMENSION, max_tokens=256
+                name="model",
+                fingerprint=self._script.fingerprint,
+                dimension=DIMENSION,
+                max_tokens=256,
             )
         )
 
     async def EmbedTexts(self, request: Any, context: Any) -> Any:
         await self._script.play(request, context)
+        if request.expected_fingerprint not in ("", self._script.fingerprint):
+            raise ServiceError(Reason.MODEL_MISMATCH, "Another model is loaded.")
         vectors = np.stack([vector_of(text) for text in request.texts]).astype("<f4")
         return self._script.twist(
             embedder_pb2.EmbedTextsResponse(
                 vectors=vectors.tobytes(),
                 dimension=DIMENSION,
                 truncated=[n for n, text in enumerate(request.texts) if "long" in text],
-                fingerprint=FINGERPRINT,
+                fingerprint=self._script.fingerprint,
             )
         )
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from support import workers
-from support.embedder import DIMENSION
+from support.embedder import DIMENSION, FINGERPRINT
 from support.http import FakeStore, Site
 from support.workers import Script, channel_to
 
 from gateway.clients import EMBEDDER_SERVICE, EmbedderClient
-from gateway.health import Health, Worker
+from gateway.health import Health, Worker, WorkerName
 from gateway.metrics import GatewayMetrics
+from gateway.search.types import Model
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -34,16 +35,23 @@ async def watching(
     *,
     vector_dim: int = DIMENSION,
     ping_cache: Callable[[], Awaitable[bool]] | None = None,
+    next_target: str | None = None,
 ) -> AsyncIterator[tuple[Health, AsyncExitStack, Script]]:
     """A health that watches an embedder, whose server ends with the stack."""
     script = Script()
     async with AsyncExitStack() as server, AsyncExitStack() as rest:
         target = await server.enter_async_context(workers.embedder(script))
-        channel = await rest.enter_async_context(channel_to(target, EMBEDDER_SERVICE))
+        embedders = {}
+        targets: dict[WorkerName, str | None] = {"embedder": target, "embedder_next": next_target}
+        for name, one in targets.items():
+            if one is not None:
+                channel = await rest.enter_async_context(channel_to(one, EMBEDDER_SERVICE))
+                embedders[name] = Worker(channel, EmbedderClient(channel))
         health = Health(
             store=store,
             ping_cache=ping_cache,
-            workers={"embedder": Worker(channel, EmbedderClient(channel))},
+            workers=embedders,
+            collection="documents",
             vector_dim=vector_dim,
             probe_interval_s=0.01,
             version="1.2.3",
@@ -58,7 +66,7 @@ async def watching(
 
 
 async def test_ready_latches_and_the_picture_goes_on(registry: CollectorRegistry) -> None:
-    store = FakeStore(down=True)
+    store = FakeStore(model=None, down=True)
     async with watching(store, registry) as (health, server, _):
         await until(lambda: health.report().components.embedder == "up")
         assert not health.readiness().ready
@@ -89,7 +97,7 @@ async def test_ready_latches_and_the_picture_goes_on(registry: CollectorRegistry
 async def test_vectors_of_another_length_are_not_ready_and_said_why(
     registry: CollectorRegistry,
 ) -> None:
-    async with watching(FakeStore(), registry, vector_dim=768) as (health, _, _):
+    async with watching(FakeStore(model=None), registry, vector_dim=768) as (health, _, _):
         await until(lambda: health.report().components.embedder == "up")
         await until(lambda: bool(health.readiness().notes))
         assert not health.readiness().ready
@@ -101,12 +109,52 @@ async def test_vectors_of_another_length_are_not_ready_and_said_why(
 async def test_an_embedder_that_does_not_tell_its_model_is_down(
     registry: CollectorRegistry,
 ) -> None:
-    async with watching(FakeStore(), registry) as (health, _, script):
+    async with watching(FakeStore(model=None), registry) as (health, _, script):
         script.twist = lambda answer: type(answer)()
         await until(lambda: len(script.requests) >= 2)
         assert health.report().components.embedder == "down"
         script.twist = lambda answer: answer
         await asyncio.wait_for(health.became_ready.wait(), 5)
+
+
+NEXT = Model("other", "e" * 64, DIMENSION)
+
+
+async def test_the_embedder_is_the_one_that_holds_the_default_collections_model(
+    registry: CollectorRegistry,
+) -> None:
+    script = Script(fingerprint=NEXT.fingerprint)
+    store = FakeStore(model=Model("model", FINGERPRINT, DIMENSION))
+    async with AsyncExitStack() as next_server:
+        target = await next_server.enter_async_context(workers.embedder(script))
+        async with watching(store, registry, next_target=target) as (health, server, _):
+            await until(lambda: health.report().components.embedder == "up")
+            await until(lambda: "EMBEDDER_TARGET_NEXT" not in "".join(health.report().notes))
+            await server.aclose()
+            await until(lambda: health.report().components.embedder == "down")
+            store.model = NEXT  # it was moved
+            await until(lambda: health.report().components.embedder == "up")
+            await next_server.aclose()
+            await until(lambda: health.report().components.embedder == "down")
+            assert health.report().notes[0].startswith("EMBEDDER_TARGET_NEXT cannot be reached")
+
+
+async def test_a_next_embedder_that_is_away_takes_nothing_away(
+    registry: CollectorRegistry,
+) -> None:
+    store = FakeStore(model=Model("model", FINGERPRINT, DIMENSION))
+    async with watching(store, registry, next_target="127.0.0.1:1") as (health, _, _):
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+        assert health.report().components.embedder == "up"
+        assert health.report().status == "degraded"
+        assert "no collection can be moved" in health.report().notes[0]
+
+
+async def test_a_model_that_nobody_holds_is_told(registry: CollectorRegistry) -> None:
+    async with watching(FakeStore(model=NEXT), registry) as (health, _, _):
+        await asyncio.wait_for(health.became_ready.wait(), 5)
+        await until(lambda: "No embedder holds other@eeeeeeee" in "".join(health.report().notes))
+        assert health.report().components.embedder == "up"
 
 
 async def test_redis_down_is_the_cache_down_and_no_more(registry: CollectorRegistry) -> None:
@@ -115,7 +163,7 @@ async def test_redis_down_is_the_cache_down_and_no_more(registry: CollectorRegis
     async def ping() -> bool:
         return next(answers, False)
 
-    async with watching(FakeStore(), registry, ping_cache=ping) as (health, _, _):
+    async with watching(FakeStore(model=None), registry, ping_cache=ping) as (health, _, _):
         await asyncio.wait_for(health.became_ready.wait(), 5)
         await until(lambda: health.report().components.cache == "down")
         assert health.report().status == "degraded"
@@ -126,7 +174,7 @@ async def test_what_nobody_foresaw_does_not_end_the_watch(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = FakeStore()
+    store = FakeStore(model=None)
     asked = {"store": 0, "cache": 0}
     fault: list[Exception] = [RuntimeError("odd")]
 
