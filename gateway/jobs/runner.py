@@ -7,20 +7,20 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
+from gateway.admission import draining
 from gateway.indexing import NewDocument
 from gateway.jobs.job import DocumentOutcome, Job, Kind
 from gateway.jobs.journal import Journal
 from gateway.jobs.progress import Clock
 from gateway.jobs.running import Running, Watching, run_job
+from gateway.jobs.table import RETRY_AFTER_S, JobLimits, JobTable, NewJob
 from gateway.jobs.work import Work, job_error
 from gateway.metrics import GatewayMetrics
-from gateway.search.types import Chunking
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
@@ -28,34 +28,11 @@ log = logging.getLogger(__name__)
 
 # Between two tries to take the folder from a gateway that runs the jobs, or is leaving.
 TAKE_PAUSE_S: Final = 5.0
-# A queue moves about this fast.
-RETRY_AFTER_S: Final = 30.0
 # How long a caller who cancels is kept waiting for the job to stop.
 CANCEL_WAIT_S: Final = 5.0
 _OFF: Final = "This gateway runs no jobs (JOBS=false); ask the one that does."
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class JobLimits:
-    """queued: waiting jobs; kept: ended ones; spool_bytes: documents of unended ones together;
-    stall_s: a job that gets no further for this long fails.
-    """
-
-    queued: int
-    kept: int
-    spool_bytes: int
-    stall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """What is asked for."""
-
-    kind: Kind
-    collection: str
-    chunking: Chunking | None
 
 
 class JobRunner:
@@ -79,15 +56,12 @@ class JobRunner:
         self._metrics = metrics
         self._clock = Clock() if clock is None else clock
         self._refusal: str | None = _OFF if journal is None else "The jobs are being read."
-        self._jobs: dict[str, Job] = {}
-        self._next_number = 1
-        # Being spooled: not yet in the queue, and already counted.
-        self._spooling: dict[int, int] = {}
+        self._table = JobTable(limits)
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._stopping = False
-        metrics.watch_jobs(self._count, self._idle_s)
+        metrics.watch_jobs(self._table.count, self._idle_s)
 
     async def start(self) -> None:
         """Takes the folder and reads the jobs, if it can; `run` tries again if not."""
@@ -104,10 +78,9 @@ class JobRunner:
             self._refuse("Another gateway with the same DATA_DIR runs the jobs; ask that one.")
             return
         for job in jobs:
-            self._jobs[job.id] = _after_restart(job)
-            self._next_number = max(self._next_number, job.number + 1)
+            self._table.put(_after_restart(job))
         self._refusal = None
-        if waiting := sum(not job.ended for job in self._jobs.values()):
+        if waiting := len(self._table.unended()):
             log.info("Jobs go on.", extra={"jobs": waiting})
         self._arrived.set()
 
@@ -119,7 +92,7 @@ class JobRunner:
             await self._clock.sleep(TAKE_PAUSE_S)
             await self.start()
         while not self._stopping:
-            job = self._next()
+            job = self._table.next()
             if job is None:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -149,21 +122,18 @@ class JobRunner:
         if self._refusal is not None:
             raise ServiceError(Reason.JOBS_ELSEWHERE, self._refusal, RETRY_AFTER_S)
 
-    async def submit(
-        self, new: NewJob, documents: Sequence[NewDocument] = (), body_bytes: int = 0
-    ) -> Job:
-        """Takes a job; it is durable once this returns. body_bytes: about what it will spool.
+    async def submit(self, new: NewJob, documents: Sequence[NewDocument] = ()) -> Job:
+        """Takes a job; it is durable once this returns.
 
         Raises ServiceError QUEUE_FULL, DRAINING, or REINDEX_RUNNING where the collection is
-        waiting to be rebuilt.
+        to be rebuilt already.
         """
-        journal = self._admit(new, body_bytes)
-        number = self._next_number
-        self._next_number += 1
-        self._spooling[number] = body_bytes
+        self.check()
+        if self._stopping:
+            raise draining()
         job = Job(
             id=uuid.uuid4().hex,
-            number=number,
+            number=self._table.reserve(new),
             kind=new.kind,
             collection=new.collection,
             chunking=new.chunking,
@@ -172,7 +142,7 @@ class JobRunner:
         )
         try:
             # To the end, whatever becomes of the caller: a job on the disk must be known here.
-            return await asyncio.shield(self._take(journal, job, documents))
+            return await asyncio.shield(self._take(job, documents))
         except OSError as error:
             log.error("a job cannot be kept", exc_info=error)
             raise ServiceError(
@@ -184,24 +154,17 @@ class JobRunner:
     def newest(self) -> list[Job]:
         """All jobs, newest first."""
         self.check()
-        return sorted(self._jobs.values(), key=lambda job: job.number, reverse=True)
+        return self._table.newest()
 
     def get(self, job_id: str) -> Job:
         """A job. Raises ServiceError JOB_NOT_FOUND."""
         self.check()
-        if (job := self._jobs.get(job_id)) is None:
-            raise _no_job(job_id)
-        return job
+        return self._table.get(job_id)
 
     async def outcomes(self, job: Job) -> list[DocumentOutcome]:
         """What became of the documents of an index job so far."""
         assert self._journal is not None  # noqa: S101 - a job was found in it
-        try:
-            return await asyncio.to_thread(self._journal.outcomes, job.id)
-        except OSError:
-            if job.id in self._jobs:
-                raise
-            raise _no_job(job.id) from None  # forgotten meanwhile
+        return await asyncio.to_thread(self._journal.outcomes, job.id)
 
     async def cancel(self, job_id: str, deadline: Deadline) -> Job:
         """Ends a job: a waiting one at once, a running one between documents.
@@ -216,9 +179,9 @@ class JobRunner:
             wait_s = deadline.share_s(CANCEL_WAIT_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(running.over.wait(), wait_s)
-            job = self._jobs.get(job_id, job)
+            job = self._table.get(job_id)
         elif job.state == "queued":
-            job = self._change(replace(job, state="cancelled", finished_at=self._clock.now()))
+            job = self._table.put(replace(job, state="cancelled", finished_at=self._clock.now()))
             await asyncio.shield(self._finish(job))
         if job.state in ("succeeded", "failed"):
             raise ServiceError(
@@ -231,47 +194,14 @@ class JobRunner:
             log.warning(why)
         self._refusal = why
 
-    def _admit(self, new: NewJob, body_bytes: int) -> Journal:
-        self.check()
+    async def _take(self, job: Job, documents: Sequence[NewDocument]) -> Job:
         assert self._journal is not None  # noqa: S101 - checked
-        if self._stopping:
-            raise ServiceError(Reason.DRAINING, "The server is stopping; ask another one.", 1.0)
-        waiting = [job for job in self._jobs.values() if job.state == "queued"]
-        if len(waiting) + len(self._spooling) >= self._limits.queued:
-            raise ServiceError(
-                Reason.QUEUE_FULL, f"{self._limits.queued} jobs wait already.", RETRY_AFTER_S
-            )
-        unended = [job for job in self._jobs.values() if not job.ended]
-        spooled = sum(job.spooled_bytes for job in unended) + sum(self._spooling.values())
-        # One too large for the limit is taken when it is alone.
-        if spooled and spooled + body_bytes > self._limits.spool_bytes:
-            raise ServiceError(
-                Reason.QUEUE_FULL,
-                "The documents of waiting jobs take all the space.",
-                RETRY_AFTER_S,
-            )
-        if new.kind == "reindex":
-            for job in unended:
-                if (job.kind, job.collection) == (new.kind, new.collection):
-                    raise ServiceError(
-                        Reason.REINDEX_RUNNING,
-                        f"The job {job.id} rebuilds the collection '{job.collection}' already.",
-                        collection=job.collection,
-                    )
-        return self._journal
-
-    async def _take(self, journal: Journal, job: Job, documents: Sequence[NewDocument]) -> Job:
         try:
-            job = await asyncio.to_thread(journal.create, job, documents)
-            self._jobs[job.id] = job
+            job = self._table.put(await asyncio.to_thread(self._journal.create, job, documents))
         finally:
-            del self._spooling[job.number]
+            self._table.release(job.number)
         self._arrived.set()
         return job
-
-    def _next(self) -> Job | None:
-        waiting = [job for job in self._jobs.values() if job.state == "queued"]
-        return min(waiting, key=lambda job: job.number, default=None)
 
     async def _run_one(self, running: Running) -> None:
         watching = Watching(self._clock, self._limits.stall_s, self._save)
@@ -283,23 +213,22 @@ class JobRunner:
                 await self._save(job)
         except Exception as error:  # the next job must get its turn all the same
             log.exception("a job failed", extra={"job": running.job.id})
-            self._change(replace(running.job, state="failed", error=job_error(error)))
+            self._table.put(replace(running.job, state="failed", error=job_error(error)))
         finally:
             running.over.set()
             self._running = None
 
     async def _finish(self, job: Job) -> None:
         """Keeps how the job ended, and forgets those that ended long ago."""
-        self._change(job)
+        self._table.put(job)
         self._metrics.job_ended(job.kind, job.state, _duration_s(job))
         assert self._journal is not None  # noqa: S101 - it holds the job
         await self._on_disk(job, self._journal.finish, job)
-        ended = sorted((one.number, one.id) for one in self._jobs.values() if one.ended)
-        for _, job_id in ended[: max(0, len(ended) - self._limits.kept)]:
-            await self._on_disk(self._jobs.pop(job_id), self._journal.remove, job_id)
+        for old in self._table.forget():
+            await self._on_disk(old, self._journal.remove, old.id)
 
     async def _save(self, job: Job) -> None:
-        self._change(job)
+        self._table.put(job)
         assert self._journal is not None  # noqa: S101 - it holds the job
         await self._on_disk(job, self._journal.save, job)
 
@@ -316,13 +245,6 @@ class JobRunner:
             raise
         except OSError as error:
             log.error("a job's state cannot be kept", exc_info=error, extra={"job": job.id})
-
-    def _change(self, job: Job) -> Job:
-        self._jobs[job.id] = job
-        return job
-
-    def _count(self, state: str) -> float:
-        return float(sum(job.state == state for job in self._jobs.values()))
 
     def _idle_s(self) -> float:
         return 0.0 if self._running is None else self._running.progress.idle_s()
@@ -341,7 +263,3 @@ def _duration_s(job: Job) -> float | None:
         return None
     ended, started = (datetime.fromisoformat(at) for at in (job.finished_at, job.started_at))
     return max(0.0, (ended - started).total_seconds())
-
-
-def _no_job(job_id: str) -> ServiceError:
-    return ServiceError(Reason.JOB_NOT_FOUND, f"There is no job {job_id[:64]!r}.")
