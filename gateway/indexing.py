@@ -85,8 +85,7 @@ class Indexer:
         """
         stamp = await self._search.stamp(collection, deadline)
         chunking = chunking or stamp.chunking
-        for position, document in enumerate(documents):
-            _check(position, document, chunking)
+        check_documents(documents, chunking)
         identity = await self._embedder.model(deadline)
         model = Model(identity.name, identity.fingerprint, identity.dimension)
         await self._search.claim(collection, model, deadline)
@@ -267,12 +266,13 @@ def _canonical(metadata: dict[str, Any]) -> bytes:
     return msgspec.json.encode(metadata, order="deterministic")
 
 
-def _check(position: int, document: NewDocument, chunking: Chunking) -> None:
+def check_documents(documents: Sequence[NewDocument], chunking: Chunking) -> None:
     """Raises ServiceError INVALID_ARGUMENT for what the store could not keep."""
-    if most_chunks(len(document.text), chunking) > MOST_CHUNKS:
-        raise ServiceError(
-            Reason.INVALID_ARGUMENT,
-            f"Would be cut into more than {MOST_CHUNKS} chunks; "
-            "take a larger chunk_size or a smaller overlap.",
-            field=f"documents[{position}].text",
-        )
+    for position, document in enumerate(documents):
+        if most_chunks(len(document.text), chunking) > MOST_CHUNKS:
+            raise ServiceError(
+                Reason.INVALID_ARGUMENT,
+                f"Would be cut into more than {MOST_CHUNKS} chunks; "
+                "take a larger chunk_size or a smaller overlap.",
+                field=f"documents[{position}].text",
+            )
