@@ -27,10 +27,8 @@ import msgspec
 
 from gateway.search import wire
 from gateway.search.engine import Engine
-from gateway.search.locks import Locked
+from gateway.search.locks import LOCK_WAIT_S, RETRY_S, Locked
 
-# How long a predecessor that lost its gateway may take to flush and leave.
-LOCK_WAIT_S: Final = 5.0
 # A flush takes 100 ms in which nothing is found: it waits for a pause of this length...
 IDLE_S: Final = 1.0
 # ...unless the log has grown so far that replaying it would slow the next start.
@@ -92,7 +90,7 @@ class Server:
                 if time.monotonic() > give_up_s:
                     self._reply(request.id, "locked")
                     return None
-                time.sleep(0.1)
+                time.sleep(RETRY_S)
                 continue
             except Exception:
                 traceback.print_exc()

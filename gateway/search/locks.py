@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
+from typing import Final
+
+# How long a predecessor that lost its gateway may take to flush and leave.
+LOCK_WAIT_S: Final = 5.0
+RETRY_S: Final = 0.1
 
 
 class Locked(Exception):
@@ -30,3 +36,15 @@ def hold(path: Path) -> int:
 def lock_path(path: Path) -> Path:
     """The file that the lock of the directory is on."""
     return path.with_name(f"{path.name}.lock")
+
+
+def hold_within(path: Path, wait_s: float) -> int:
+    """As `hold`, waiting for a holder that is on its way out. Blocks."""
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return hold(path)
+        except Locked:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(RETRY_S)

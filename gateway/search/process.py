@@ -34,6 +34,8 @@ BROKEN_AFTER: Final = 5
 # flush on a slow disk, the longest thing it does.
 PING_PAUSE_S: Final = 5.0
 HANG_S: Final = 30.0
+# Writes under way at once. More would not be faster: they share a sync of the log.
+WRITES: Final = 16
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ class StoreProcess:
     """One generation of one collection, served by a child process.
 
     While the child is away, calls fail at once with VECTOR_DB_UNAVAILABLE.
+    writing: a place among the writes under way, to be held while one is called.
     """
 
     def __init__(self, path: Path, config: wire.Config) -> None:
@@ -49,6 +52,7 @@ class StoreProcess:
         self._connection: _Connection | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._failures = 0
+        self.writing = asyncio.Semaphore(WRITES)
 
     @property
     def broken(self) -> bool:

@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient
 
 from gateway.clients import Embeddings, InputType, Lane, ModelIdentity
 from gateway.embedders import mismatch
-from gateway.search import wire
+from gateway.search import ids, wire
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.plan import Plan
 from gateway.search.points import Points
@@ -35,6 +36,17 @@ COLLECTION = "documents"
 SERVER_URL = os.environ.get("QDRANT_TEST_URL")
 # The in-memory client runs the server adapter's very calls; a server joins when there is one.
 ADAPTERS = ["embedded", "memory", *(["server"] if SERVER_URL else [])]
+
+
+# What generations of short vectors are made with.
+CONFIG = wire.Config(DIMENSION, 1.2, 0.75, 64.0, "english", {"kind": "keyword"})
+
+
+def a_stamp() -> wire.Point:
+    """What a generation must hold before points with texts are written to it."""
+    bm25 = Bm25(average_tokens=CONFIG.average_tokens)
+    payload = {"kind": "stamp", "seq": 1, "bm25": msgspec.to_builtins(bm25)}
+    return wire.Point(ids.STAMP_ID, payload)
 
 
 def soon() -> Deadline:
@@ -132,7 +144,9 @@ def process_of(search: Search) -> StoreProcess:
     """The process of the embedded store's default collection."""
     points = search._points
     assert isinstance(points, EmbeddedPoints)
-    return points._processes[COLLECTION]
+    process = points.process(COLLECTION)
+    assert process is not None
+    return process
 
 
 async def until_back(search: Search) -> None:

@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.store import DIMENSION, count, soon, vector_of
+from support.store import CONFIG, a_stamp, count, soon, vector_of
 
 from gateway.search import ids, wire
 from gateway.search.points import Points
-from gateway.search.stamps import Stamps
-from gateway.search.types import Bm25, Chunking
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
 Store = tuple[Points, str]
-CONFIG = wire.Config(DIMENSION, 1.2, 0.75, 64.0, "english", {"kind": "keyword"})
 
 
 @pytest.fixture
 async def made(store: Store) -> Store:
     points, collection = store
     await points.create(collection, CONFIG, soon())
-    await Stamps(points).create(collection, DIMENSION, Chunking(512, 50), Bm25(), soon())
+    await points.swap(collection, a_stamp(), None, soon())
     return store
 
 

@@ -278,7 +278,7 @@ from gateway.search.embedded import EmbeddedPoints
 
 async def main():
     async with embedded_search(Path(sys.argv[1])) as search:
-        print(json.dumps(search._points._processes[COLLECTION].pid), flush=True)
+        print(json.dumps(search._points.process(COLLECTION).pid), flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())

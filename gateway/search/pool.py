@@ -1,0 +1,153 @@
+"""The processes of the embedded store: one for each generation in use, a bounded number."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.search import wire
+from gateway.search.locks import Locked
+from gateway.search.points import FolderInUse, unavailable
+from gateway.search.process import StoreProcess
+from runtime.deadline import Deadline, expired
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One process, from the moment on in which it is being started."""
+
+    opening: asyncio.Task[StoreProcess]
+    users: int = 0
+
+    @property
+    def process(self) -> StoreProcess | None:
+        """The process; None while it is being started, or if it did not."""
+        opened = self.opening.done() and not self.failed
+        return self.opening.result() if opened else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there will be no process."""
+        return self.opening.done() and (
+            self.opening.cancelled() or self.opening.exception() is not None
+        )
+
+
+class ProcessPool:
+    """Starts a process for a directory at its first call; at most `most` are open.
+
+    One more takes the place of the one that was idle for longest.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # In the order of their last use.
+        self._places: dict[Path, _Place] = {}
+        self._closing: dict[Path, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def process(self, directory: Path) -> StoreProcess | None:
+        """The process of a directory, if it is open."""
+        place = self._places.get(directory)
+        return None if place is None else place.process
+
+    @asynccontextmanager
+    async def lease(
+        self, directory: Path, config: wire.Config, deadline: Deadline, *, create: bool = False
+    ) -> AsyncIterator[StoreProcess]:
+        """The directory's process, open at least until the end of the block.
+
+        create: makes the generation if it is absent.
+        Raises FolderInUse when another gateway has it, and ServiceError VECTOR_DB_UNAVAILABLE
+        when its files are missing, its process does not start, or too many are in use.
+        """
+        place = self._places.pop(directory, None)
+        if place is None or place.failed:
+            self._make_room()
+            opening = self._open(directory, config, create=create)
+            place = _Place(asyncio.create_task(opening, name="open a generation"))
+        self._places[directory] = place
+        place.users += 1
+        try:
+            yield place.process or await self._opened(directory, place, deadline)
+        finally:
+            place.users -= 1
+
+    async def close(self, directory: Path) -> None:
+        """Closes the directory's process if it is idle: the next call opens it anew."""
+        place = self._places.get(directory)
+        if place is not None and place.users == 0:
+            await asyncio.wait([self._close(directory)])
+
+    async def discard(self, directory: Path) -> None:
+        """Kills the directory's process, whose files are to be removed."""
+        place = self._places.pop(directory, None)
+        if place is not None:
+            await asyncio.wait([place.opening])
+            if place.process is not None:
+                await place.process.discard()
+        if directory in self._closing:
+            await asyncio.wait([self._closing[directory]])
+
+    async def aclose(self) -> None:
+        """Has every process flush and leave."""
+        for directory in list(self._places):
+            self._close(directory)
+        if self._closing:
+            await asyncio.wait(self._closing.values())
+
+    async def _opened(self, directory: Path, place: _Place, deadline: Deadline) -> StoreProcess:
+        """The process once it has started; the next one to come starts it if it did not."""
+        try:
+            async with asyncio.timeout(deadline.share_s()):
+                return await asyncio.shield(place.opening)
+        except TimeoutError:
+            raise expired() from None
+        except Exception:
+            if self._places.get(directory) is place:
+                del self._places[directory]
+            raise
+
+    async def _open(self, directory: Path, config: wire.Config, *, create: bool) -> StoreProcess:
+        if self._closing:
+            # Those that made room, and perhaps the predecessor in this very directory.
+            await asyncio.wait(self._closing.values())
+        if not create and not await asyncio.to_thread(directory.exists):
+            raise unavailable(
+                f"DATA_DIR: the files of the collection '{directory.parent.name}' are missing "
+                f"(generation {directory.name}). Restore them, or delete its folder "
+                "to begin afresh."
+            )
+        process = StoreProcess(directory, config)
+        try:
+            await process.start(create=create)
+        except Locked:
+            raise FolderInUse from None
+        return process
+
+    def _make_room(self) -> None:
+        if len(self._places) < self._most:
+            return
+        for directory, place in self._places.items():
+            if place.users == 0:
+                self._close(directory)
+                return
+        raise unavailable(f"More than {self._most} generations are in use at once.")
+
+    def _close(self, directory: Path) -> asyncio.Task[None]:
+        place = self._places.pop(directory)
+        closing = asyncio.create_task(_close_when_open(place), name="close a generation")
+        self._closing[directory] = closing
+        closing.add_done_callback(lambda _: self._closing.pop(directory))
+        return closing
+
+
+async def _close_when_open(place: _Place) -> None:
+    await asyncio.wait([place.opening])
+    if place.process is not None:
+        await place.process.aclose()
