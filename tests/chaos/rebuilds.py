@@ -1,0 +1,112 @@
+"""Rebuilds of the collection, one after the other, some of them cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from typing import Any, Final
+
+import httpx
+from chaos.processes import Cluster
+
+TIMEOUT_S: Final = 60.0
+POLL_S: Final = 0.1
+# A rebuild of a few hundred chunks that takes longer hangs, kills and restarts included.
+JOB_TIMEOUT_S: Final = 180.0
+CANCELLED: Final = 0.2
+MOST_CANCEL_S: Final = 1.0
+_CHUNKINGS: Final = ((128, 0), (256, 40), (512, 50), (96, 20))
+_ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
+# Not now: the part that is needed is dead, or the last job's claim is still fresh.
+_REFUSALS: Final = frozenset({409, 503, 504})
+
+
+class Rebuilder:
+    """One client that asks for the next rebuild when the last has ended.
+
+    most: rebuilds that succeed before it sets `over` itself; 0: it goes on until then.
+    ends: jobs by how they ended; faults: what no death of a process explains.
+    """
+
+    def __init__(self, seed: int, cluster: Cluster, *, most: int = 0, cancels: bool = True) -> None:
+        self._rng = random.Random(f"{seed} rebuilder")
+        self._cluster = cluster
+        self._most = most
+        self._cancels = cancels
+        self.ends: Counter[str] = Counter()
+        self.faults: list[str] = []
+
+    async def run(self, over: asyncio.Event) -> None:
+        """Asks for rebuilds until it is `over`; the one under way is watched to its end."""
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
+            while not over.is_set():
+                await self._rebuild(client)
+                if self._most and self.ends["succeeded"] >= self._most:
+                    over.set()
+
+    async def _rebuild(self, client: httpx.AsyncClient) -> None:
+        chunk_size, overlap = self._rng.choice(_CHUNKINGS)
+        cancels = self._cancels and self._rng.random() < CANCELLED
+        cancel_s = self._rng.uniform(0, MOST_CANCEL_S)
+        asked = {"chunk_size": chunk_size, "overlap": overlap}
+        response = await self._call(client, "POST", "/reindex", json=asked)
+        if response is None or response.status_code in _REFUSALS:
+            said = "connection lost" if response is None else response.json()["reason"]
+            self.ends[f"refused: {said}"] += 1
+            await asyncio.sleep(POLL_S)
+            return
+        if response.status_code != 202:
+            self.faults.append(f"POST /reindex: {response.status_code} {response.text}")
+            await asyncio.sleep(POLL_S)
+            return
+        job_id = response.json()["job_id"]
+        if cancels:
+            await asyncio.sleep(cancel_s)
+            await self._call(client, "DELETE", f"/jobs/{job_id}")
+        job = await self._ended(client, job_id)
+        self.ends[job["state"]] += 1
+        if job["state"] == "failed" and not job.get("error"):
+            self.faults.append(f"a job failed without a reason: {job}")
+        if job["state"] == "failed":
+            self.ends[f"failed: {job['error']}"] += 1
+
+    async def until_none_runs(self) -> None:
+        """Returns when no job is queued or running. Raises TimeoutError."""
+        async with (
+            asyncio.timeout(JOB_TIMEOUT_S),
+            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
+        ):
+            while True:
+                response = await client.get(f"{self._cluster.url}/jobs")
+                assert response.status_code == 200, response.text
+                if all(job["state"] in _ENDED for job in response.json()["jobs"]):
+                    return
+                await asyncio.sleep(POLL_S)
+
+    async def _ended(self, client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+        """The job at its end, through any number of lives of the gateway."""
+        give_up_s = time.monotonic() + JOB_TIMEOUT_S
+        while time.monotonic() < give_up_s:
+            response = await self._call(client, "GET", f"/jobs/{job_id}")
+            if response is not None and response.status_code == 404:
+                self.faults.append(f"the job {job_id} was accepted and is forgotten")
+                return {"state": "forgotten"}
+            if response is not None and response.status_code == 200:
+                job: dict[str, Any] = response.json()
+                if job["state"] in _ENDED:
+                    return job
+            await asyncio.sleep(POLL_S)
+        self.faults.append(f"the job {job_id} did not end within {JOB_TIMEOUT_S:g} s")
+        return {"state": "hung"}
+
+    async def _call(
+        self, client: httpx.AsyncClient, method: str, path: str, **how: Any
+    ) -> httpx.Response | None:
+        """The answer; None when the gateway died over it."""
+        await self._cluster.gateway.listening.wait()
+        try:
+            return await client.request(method, self._cluster.url + path, **how)
+        except httpx.TransportError:
+            return None
