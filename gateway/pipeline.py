@@ -16,7 +16,8 @@ from gateway.clients import Completion, ModelIdentity, Passage, Scores
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
 from gateway.schemas import QueryRequest, SearchRequest
-from gateway.search.types import Filter, Hit, Mode, Model, Stamp, parse_filter
+from gateway.search.filters import Filter, parse_filter
+from gateway.search.types import Hit, Mode, Model, Stamp
 from gateway.text import normalise
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline

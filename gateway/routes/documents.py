@@ -25,7 +25,8 @@ from gateway.indexing import Indexer, NewDocument
 from gateway.problems import Fault, invalid
 from gateway.routes.common import json_response, no_parameters, parameters, read_json
 from gateway.schemas import CollectionParameter, DocumentId, IndexRequest, ListParameters
-from gateway.search.types import Chunking, Document, Filter, Page, Stamp, parse_filter
+from gateway.search.filters import Filter, parse_filter
+from gateway.search.types import Chunking, Document, Page, Stamp
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 

@@ -14,16 +14,10 @@ import qdrant_edge as edge
 
 from gateway.search import ids, wire
 from gateway.search.bm25 import Encoder
+from gateway.search.edge_filters import filter_of, index_changes
 from gateway.search.locks import hold
 from gateway.search.scores import dense_score, fuse, fused_score, sparse_score
 
-_INDEXES: Final = {
-    "keyword": edge.PayloadSchemaType.Keyword,
-    "integer": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "bool": edge.PayloadSchemaType.Bool,
-    "datetime": edge.PayloadSchemaType.Datetime,
-}
 # How the engine names a point: it gives UUIDs, and takes their text as well.
 PointId = int | str | UUID
 
@@ -48,10 +42,8 @@ class Engine:
             language=config.language,
         )
         present = self._shard.info().payload_schema
-        for field, kind in config.indexes.items():
-            if field not in present:
-                operation = edge.UpdateOperation.create_field_index(field, _INDEXES[kind])
-                self._shard.update(operation)
+        for operation in index_changes(present, config.indexes):
+            self._shard.update(operation)
 
     def sync(self) -> None:
         """Makes every update so far outlive a power cut.
@@ -97,7 +89,7 @@ class Engine:
             case wire.Swap(point, seq):
                 return self._swap(point, seq)
             case wire.Advance(point, seq):
-                lower = _filter(wire.Selection((wire.Between("seq", None, seq - 1),)))
+                lower = filter_of(wire.Selection((wire.Between("seq", None, seq - 1),)))
                 return edge.UpdateOperation.upsert_points([self._point(point)], lower)
             case wire.SetPayload(point_id, payload):
                 return edge.UpdateOperation.set_payload([point_id], payload)
@@ -105,7 +97,7 @@ class Engine:
                 if selection.ids is not None and not selection.must and not selection.without:
                     return edge.UpdateOperation.delete_points(list(selection.ids))
                 return edge.UpdateOperation.delete_points_by_filter(
-                    _filter(selection) or edge.Filter()
+                    filter_of(selection) or edge.Filter()
                 )
 
     def _swap(self, point: wire.Point, seq: int | None) -> edge.UpdateOperation:
@@ -113,7 +105,7 @@ class Engine:
             return edge.UpdateOperation.upsert_points(
                 [self._point(point)], None, edge.UpdateMode.InsertOnly
             )
-        condition = _filter(wire.Selection((wire.Match("seq", seq),)))
+        condition = filter_of(wire.Selection((wire.Match("seq", seq),)))
         return edge.UpdateOperation.upsert_points(
             [self._point(point)], condition, edge.UpdateMode.UpdateOnly
         )
@@ -154,7 +146,7 @@ class Engine:
             if indices:
                 stages.append((wire.SPARSE, edge.SparseVector(indices, values)))
         limit = max(call.limit, call.prefetch) if len(stages) > 1 else call.limit
-        condition = _filter(call.selection)
+        condition = filter_of(call.selection)
         answers = self._shard.query_batch(
             edge.QueryBatchRequest(
                 [
@@ -217,7 +209,7 @@ class Engine:
 
     def count(self, call: wire.Count) -> int:
         """How many points are selected."""
-        return self._shard.count(edge.CountRequest(exact=True, filter=_filter(call.selection)))
+        return self._shard.count(edge.CountRequest(exact=True, filter=filter_of(call.selection)))
 
     def retrieve(self, call: wire.Retrieve) -> list[wire.Point]:
         """The points that exist of those asked for."""
@@ -231,7 +223,7 @@ class Engine:
             edge.ScrollRequest(
                 offset=call.start_id,
                 limit=call.limit,
-                filter=_filter(call.selection),
+                filter=filter_of(call.selection),
                 with_payload=_fields(call.fields),
                 with_vector=False,
             )
@@ -283,33 +275,3 @@ def _stored(record: edge.Record) -> wire.Point:
     return wire.Point(
         str(record.id), record.payload or {}, None if dense is None else wire.pack(dense)
     )
-
-
-def _filter(selection: wire.Selection) -> edge.Filter | None:
-    must: list[Any] = [_condition(condition) for condition in selection.must]
-    if selection.ids is not None:
-        must.append(edge.HasIdCondition(set(selection.ids)))
-    if not must and not selection.without:
-        return None
-    without: list[Any] = []
-    if selection.without:
-        without.append(edge.HasIdCondition(set(selection.without)))
-    return edge.Filter(must=must or None, must_not=without or None)
-
-
-def _condition(condition: wire.Condition) -> edge.FieldCondition:
-    match condition:
-        case wire.Match(key, value):
-            return edge.FieldCondition(key, match=edge.MatchValue(_value(value)))
-        case wire.Between(key, low, high):
-            return edge.FieldCondition(key, range=edge.RangeFloat(gte=low, lte=high))
-
-
-def _value(value: str | int | bool) -> Any:
-    if not isinstance(value, bool):
-        return value
-    # The engine's binding takes Python's booleans for integers, which match none, but knows
-    # NumPy's. Imported by the first such filter: it would double the process's start.
-    import numpy as np
-
-    return np.bool_(value)

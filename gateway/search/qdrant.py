@@ -16,16 +16,10 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from gateway.search import wire
 from gateway.search.bm25 import Encoder
 from gateway.search.points import no_collection, unavailable
+from gateway.search.qdrant_filters import filter_of
 from gateway.search.scores import dense_score, fused_score, sparse_score
 from runtime.deadline import Deadline, expired
 
-INDEXES: Final = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "float": models.PayloadSchemaType.FLOAT,
-    "bool": models.PayloadSchemaType.BOOL,
-    "datetime": models.PayloadSchemaType.DATETIME,
-}
 PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 
 Stages = dict[str, list[float] | models.SparseVector]
@@ -94,27 +88,6 @@ def stored(record: models.Record) -> wire.Point:
     return wire.Point(
         str(record.id), record.payload or {}, None if dense is None else wire.pack(dense)
     )
-
-
-def filter_of(selection: wire.Selection) -> models.Filter | None:
-    """None where everything is selected."""
-    must: list[Any] = [_condition(condition) for condition in selection.must]
-    if selection.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(selection.ids)))
-    without: list[Any] = []
-    if selection.without:
-        without.append(models.HasIdCondition(has_id=list(selection.without)))
-    if not must and not without:
-        return None
-    return models.Filter(must=must or None, must_not=without or None)
-
-
-def _condition(condition: wire.Condition) -> models.FieldCondition:
-    match condition:
-        case wire.Match(key, value):
-            return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-        case wire.Between(key, low, high):
-            return models.FieldCondition(key=key, range=models.Range(gte=low, lte=high))
 
 
 @asynccontextmanager

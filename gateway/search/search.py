@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gateway.search import wire
 from gateway.search.conditions import selection
 from gateway.search.embedded import EmbeddedPoints
+from gateway.search.filters import Filter
 from gateway.search.plan import Plan
 from gateway.search.points import Points, unavailable
 from gateway.search.records import (
@@ -29,7 +30,6 @@ from gateway.search.stamps import Stamps, check_model
 from gateway.search.types import (
     Chunking,
     Document,
-    Filter,
     Hit,
     Mode,
     Model,
@@ -155,7 +155,7 @@ class Search:
         query = wire.Query(
             None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes(),
             None if mode == "dense" else text,
-            selection(filter),
+            selection(filter, indexes=self._plan.indexes),
             limit,
             max(limit, self._plan.prefetch),
             self._plan.fusion_k,
@@ -198,7 +198,7 @@ class Search:
         """
         part = await self._points.scroll(
             collection,
-            selection(filter, wire.Match("kind", RECORD)),
+            selection(filter, wire.Match("kind", RECORD), indexes=self._plan.indexes),
             limit,
             deadline,
             start_id=None if cursor is None else _start_id(cursor),

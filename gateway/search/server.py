@@ -17,15 +17,14 @@ from gateway.search import ids, wire
 from gateway.search.bm25 import Encoder
 from gateway.search.points import no_collection
 from gateway.search.qdrant import (
-    INDEXES,
     Stages,
     call,
-    filter_of,
     requests_for,
     score_of,
     stored,
     structs,
 )
+from gateway.search.qdrant_filters import filter_of, index_changes
 from runtime.deadline import Deadline
 
 FIRST_GENERATION: Final = 1
@@ -92,11 +91,15 @@ class ServerPoints:
                     timeout=timeout_s,
                 )
             present = (await self._client.get_collection(generation)).payload_schema
-            for field, kind in config.indexes.items():
-                if field not in present:
-                    await self._client.create_payload_index(
-                        generation, field, INDEXES[kind], wait=True, timeout=timeout_s
-                    )
+            obsolete, missing = index_changes(present, config.indexes)
+            for field in obsolete:
+                await self._client.delete_payload_index(
+                    generation, field, wait=True, timeout=timeout_s
+                )
+            for field, schema in missing.items():
+                await self._client.create_payload_index(
+                    generation, field, schema, wait=True, timeout=timeout_s
+                )
             if collection not in aliases:
                 alias = models.CreateAlias(collection_name=generation, alias_name=collection)
                 await self._client.update_collection_aliases(

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from runtime.errors import Reason, ServiceError
-
 Mode = Literal["hybrid", "dense", "sparse"]
-Scalar = str | int | float | bool
 
 # Raised whenever points written by an older version could not be read by a newer one.
 SCHEMA_VERSION: Final = 1
-
-# The store counts in signed 64-bit integers.
-_INTEGER_LIMIT: Final = 2**63
-_MOST_CONDITIONS: Final = 32
-_RESERVED_KEYS: Final = frozenset({"not", "or"})
-# The store reads a key as a path: dots descend, brackets and quotes have meanings of their own.
-_KEY: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
-_KEY_CHARACTERS: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Equals:
-    """The metadata field `key` (dots descend) equals `value`, or is a list that holds it."""
-
-    key: str
-    value: Scalar
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Conditions on a document's metadata; a document passes when it meets all of them."""
-
-    must: tuple[Equals, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,32 +167,3 @@ class Page:
 
     documents: tuple[DocumentSummary, ...]
     next_cursor: str | None
-
-
-def parse_filter(raw: Mapping[str, object]) -> Filter:
-    """Reads `{"field": value, ...}`: equality, several keys are AND.
-
-    Raises ServiceError INVALID_ARGUMENT, `field` naming the key, for anything else.
-    """
-    if len(raw) > _MOST_CONDITIONS:
-        raise _refused("filter", f"At most {_MOST_CONDITIONS} conditions.")
-    return Filter(tuple(_parse_condition(key, value) for key, value in raw.items()))
-
-
-def _parse_condition(key: str, value: object) -> Equals:
-    field = f"filter.{key}"
-    if key in _RESERVED_KEYS:
-        raise _refused(field, "Only equality is supported.")
-    if len(key) > _KEY_CHARACTERS or not _KEY.fullmatch(key):
-        raise _refused(field, "Letters, digits, '_' and '-', with '.' between the levels.")
-    if not isinstance(value, str | int | float):
-        raise _refused(field, "Only equality with a string, number or boolean is supported.")
-    if isinstance(value, int) and not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
-        raise _refused(field, "An integer of at most 64 bits.")
-    if isinstance(value, float) and value - value != 0:
-        raise _refused(field, "A finite number.")
-    return Equals(key, value)
-
-
-def _refused(field: str, message: str) -> ServiceError:
-    return ServiceError(Reason.INVALID_ARGUMENT, message, field=field)

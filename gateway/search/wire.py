@@ -31,15 +31,56 @@ class Match(msgspec.Struct, frozen=True, array_like=True, tag="match"):
     value: str | int | bool
 
 
-class Between(msgspec.Struct, frozen=True, array_like=True, tag="between"):
-    """The payload field `key` is a number in [low, high]; None leaves that end open."""
+class AnyOf(msgspec.Struct, frozen=True, array_like=True, tag="any"):
+    """The payload field `key` equals one of `values`, or is a list that holds one."""
 
     key: str
-    low: float | None = None
-    high: float | None = None
+    values: tuple[str, ...]
 
 
-Condition = Match | Between
+class Between(msgspec.Struct, frozen=True, array_like=True, tag="between"):
+    """The payload field `key` is a number within the bounds, or is a list that holds one.
+
+    None leaves a bound open; of `gt` and `gte`, and of `lt` and `lte`, one at most is given.
+    """
+
+    key: str
+    gte: float | None = None
+    lte: float | None = None
+    gt: float | None = None
+    lt: float | None = None
+
+
+class Times(msgspec.Struct, frozen=True, array_like=True, tag="times"):
+    """As `Between`, of times: RFC 3339, with an offset. Compared as instants."""
+
+    key: str
+    gte: str | None = None
+    lte: str | None = None
+    gt: str | None = None
+    lt: str | None = None
+
+
+class Not(msgspec.Struct, frozen=True, array_like=True, tag="not"):
+    """What does not meet `condition`."""
+
+    condition: Condition
+
+
+class And(msgspec.Struct, frozen=True, array_like=True, tag="and"):
+    """What meets all of `conditions`; all does if there are none."""
+
+    conditions: tuple[Condition, ...]
+
+
+class Or(msgspec.Struct, frozen=True, array_like=True, tag="or"):
+    """What meets one of `conditions`; nothing does if there are none."""
+
+    conditions: tuple[Condition, ...]
+
+
+FieldCondition = Match | AnyOf | Between | Times
+Condition = Match | AnyOf | Between | Times | Not | And | Or
 
 
 class Selection(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from gateway.clients import Completion, ModelIdentity, Passage, Scores
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline, Policy, QuestionVector
-from gateway.search.types import Bm25, Chunking, Filter, Hit, Mode, Model, Stamp
+from gateway.search.filters import Filter
+from gateway.search.types import Bm25, Chunking, Hit, Mode, Model, Stamp
 from runtime.deadline import Deadline
 from runtime.telemetry import Tracing
 

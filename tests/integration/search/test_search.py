@@ -12,11 +12,12 @@ import pytest
 from support.store import DIMENSION, a_plan, count, put, soon, vector_of, version
 
 from gateway.search import ids, wire
+from gateway.search.filters import Filter, parse_filter
 from gateway.search.points import Points
 from gateway.search.records import NewVersion
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
-from gateway.search.types import Chunking, Filter, Mode, Model, parse_filter
+from gateway.search.types import Chunking, Mode, Model
 from runtime.errors import Reason, ServiceError
 
 Store = tuple[Points, str]
