@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Degraded = Annotated[
     list[Literal["dense", "query_truncated", "rerank", "generate"]],
@@ -16,6 +16,7 @@ Degraded = Annotated[
     ),
 ]
 Milliseconds = Annotated[float, Meta(ge=0)]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 class StageScores(Struct, frozen=True):
@@ -130,7 +131,7 @@ class DocumentItem(Struct, frozen=True, kw_only=True):
     id: str
     chunks: int
     metadata: dict[str, Any]
-    indexed_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    indexed_at: Time
     content_sha256: str
 
 
@@ -155,7 +156,7 @@ class DocumentDetail(Struct, frozen=True, kw_only=True):
     text: str
     chunks: list[ChunkItem]
     metadata: dict[str, Any]
-    indexed_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    indexed_at: Time
     content_sha256: str
 
 
@@ -163,6 +164,100 @@ class Deleted(Struct, frozen=True):
     """The document is gone; `chunks` went with it."""
 
     deleted: bool
+    chunks: int
+
+
+class JobAccepted(Struct, frozen=True):
+    """The work is taken and survives a restart; `GET /jobs/{job_id}` says how far it is."""
+
+    job_id: str
+
+
+class JobProgress(Struct, frozen=True):
+    """Documents; `total` is 0 until it is known."""
+
+    done: int
+    total: int
+
+
+class JobProblem(Struct, frozen=True):
+    """Why a job, or one document of it, failed. `reason` is for programs."""
+
+    reason: str
+    detail: str
+
+
+class JobItem(Struct, frozen=True, kw_only=True):
+    """A job. `error` is there when it failed."""
+
+    job_id: str
+    kind: Literal["index", "reindex"]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    collection: str
+    progress: JobProgress
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    error: JobProblem | UnsetType = UNSET
+
+
+class JobDocument(Struct, frozen=True):
+    """What became of one document of a job; `error` is there when it failed."""
+
+    id: str
+    status: Literal["added", "replaced", "unchanged", "failed"]
+    chunks: int
+    truncated_chunks: int
+    error: JobProblem | UnsetType = UNSET
+
+
+class JobDetail(JobItem, frozen=True, kw_only=True):
+    """A job with its results so far, in the order of the request; a rebuild has none."""
+
+    results: list[JobDocument] | UnsetType = UNSET
+
+
+class JobList(Struct, frozen=True):
+    """Jobs, newest first."""
+
+    jobs: list[JobItem]
+
+
+class CollectionModel(Struct, frozen=True):
+    """The embedding model of a collection; models are compared by their fingerprints."""
+
+    name: str
+    fingerprint: str
+
+
+class CollectionItem(Struct, frozen=True, kw_only=True):
+    """A collection. `model` is null until something is written."""
+
+    name: str
+    model: CollectionModel | None
+    dimension: int
+    chunk_size: int
+    overlap: int
+    documents: int
+    chunks: int
+
+
+class CollectionList(Struct, frozen=True):
+    """All collections, by their names."""
+
+    collections: list[CollectionItem]
+
+
+class CollectionDeleted(Struct, frozen=True):
+    """The collection is gone, with everything in it."""
+
+    deleted: bool
+
+
+class DocumentsDeleted(Struct, frozen=True):
+    """So many documents are gone; `chunks` went with them."""
+
+    deleted: int
     chunks: int
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,13 +27,23 @@ from gateway.clients import (
 from gateway.embedders import Embedders
 from gateway.health import EMBEDDERS, Health, Modelled, Worker, WorkerName
 from gateway.indexing import Indexer
+from gateway.jobs.journal import Journal
+from gateway.jobs.progress import Clock
+from gateway.jobs.pulse import PulseEmbedder
+from gateway.jobs.runner import JobRunner
+from gateway.jobs.table import JobLimits
+from gateway.jobs.work import IndexWork, ReindexWork
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import Front, Limits
 from gateway.openapi import docs_page, openapi_document
 from gateway.pipeline import Pipeline, Policy
 from gateway.problems import encode
+from gateway.reindexing import Reindexer
 from gateway.routes import build_router
+from gateway.routes.collections import CollectionRoutes
 from gateway.routes.documents import DocumentRoutes
+from gateway.routes.indexing import IndexRoutes
+from gateway.routes.jobs import JobRoutes
 from gateway.routes.queries import QueryRoutes
 from gateway.routes.service import ServiceRoutes
 from gateway.search.search import Search, open_search
@@ -55,15 +66,20 @@ class Gateway:
     admission: Admission
     health: Health
     search: Search
+    jobs: JobRunner
 
     async def run(self) -> None:
-        """Opens the store, lets requests in, and keeps the picture of health until cancelled.
+        """Opens the store, lets requests in, keeps the picture of health and runs the jobs,
+        until cancelled.
 
         Raises what `Search.start` does; a server that is not there yet it waits for by itself.
         """
         await self.search.start()
+        await self.jobs.start()
         self.admission.open()
-        await self.health.watch()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.health.watch())
+            tasks.create_task(self.jobs.run())
 
 
 @asynccontextmanager
@@ -118,12 +134,26 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         openapi = encode(openapi_document(_version(), keyed=bool(settings.keys())))
         admission = Admission(settings.max_connections)
         metrics.active_requests.set_function(admission.inside)
-        indexer = Indexer(search, vectors, batch_size=settings.embedding_batch_size)
+        # Those of the jobs are their own, so that the jobs' signs of life are, too.
+        pulse = PulseEmbedder(vectors)
+        bulk = Indexer(search, pulse, batch_size=settings.embedding_batch_size)
+        reindexer = Reindexer(search, bulk)
+        jobs = _jobs(settings, bulk, reindexer, pulse, metrics)
+        stack.push_async_callback(jobs.aclose)
         front = Front(
             build_router(
-                QueryRoutes(pipeline),
-                DocumentRoutes(indexer, search, settings.qdrant_collection),
-                ServiceRoutes(health, registry, openapi, docs_page(openapi)),
+                queries=QueryRoutes(pipeline),
+                indexing=IndexRoutes(
+                    Indexer(search, vectors, batch_size=settings.embedding_batch_size),
+                    reindexer,
+                    jobs,
+                    search,
+                    settings.qdrant_collection,
+                ),
+                documents=DocumentRoutes(search, settings.qdrant_collection),
+                jobs=JobRoutes(jobs),
+                collections=CollectionRoutes(search),
+                service=ServiceRoutes(health, registry, openapi, docs_page(openapi)),
             ),
             admission=admission,
             bodies=Bodies(BODIES_TOGETHER * settings.max_body_bytes),
@@ -132,13 +162,15 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             metrics=metrics,
             limits=Limits(
                 budget_s=settings.request_timeout_seconds,
-                budgets_s={"/index": settings.index_timeout_seconds},
+                budgets_s=dict.fromkeys(
+                    ("POST /index", "DELETE /documents"), settings.index_timeout_seconds
+                ),
                 body_bytes=min(SMALL_BODY_BYTES, settings.max_body_bytes),
                 bodies_bytes={"/index": settings.max_body_bytes},
                 log_queries=settings.log_queries,
             ),
         )
-        yield Gateway(front, admission, health, search)
+        yield Gateway(front, admission, health, search, jobs)
 
 
 def _channels(settings: GatewaySettings, tracing: Tracing) -> dict[WorkerName, grpc.aio.Channel]:
@@ -153,6 +185,28 @@ def _channels(settings: GatewaySettings, tracing: Tracing) -> dict[WorkerName, g
         for name, (target, service) in targets.items()
         if target is not None
     }
+
+
+def _jobs(
+    settings: GatewaySettings,
+    indexer: Indexer,
+    reindexer: Reindexer,
+    pulse: PulseEmbedder,
+    metrics: GatewayMetrics,
+) -> JobRunner:
+    journal = Journal(settings.data_dir / "jobs")
+    return JobRunner(
+        journal if settings.jobs else None,
+        {"index": IndexWork(indexer, journal), "reindex": ReindexWork(reindexer)},
+        JobLimits(
+            queued=settings.jobs_queued,
+            kept=settings.jobs_kept,
+            spool_bytes=settings.jobs_spool_bytes,
+            stall_s=settings.job_stall_seconds,
+        ),
+        metrics,
+        Clock(pulse_s=pulse.last_s),
+    )
 
 
 def _policy(settings: GatewaySettings) -> Policy:

@@ -42,7 +42,8 @@ log: Final = logging.getLogger("gateway.requests")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request. budgets_s, bodies_bytes: by path, where it is not the line before."""
+    """Of one request, where it is not the line before: budgets_s by method and path
+    (`POST /index`), bodies_bytes by path."""
 
     budget_s: float
     budgets_s: dict[str, float]
@@ -107,7 +108,9 @@ class Front:
             method=scope["method"],
             path=path,
             headers=headers,
-            deadline=Deadline.after(self._limits.budgets_s.get(path, self._limits.budget_s)),
+            deadline=Deadline.after(
+                self._limits.budgets_s.get(f"{scope['method']} {path}", self._limits.budget_s)
+            ),
         )
         attach(scope, exchange)
         scope["app"] = self  # the router then raises instead of answering in plain text

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from gateway import answers, schemas
+from gateway import answers
+from gateway.operations import AT_THE_DOOR, OPERATIONS, Operation
 from gateway.problems import PROBLEM_JSON, PROBLEMS, HttpReason, Problem
 from gateway.routes.common import JSON
 from runtime.errors import Reason
@@ -17,125 +17,14 @@ from runtime.errors import Reason
 DOCS_PAGE: Final = Path(__file__).with_name("docs.html")
 _REF: Final = "#/components/schemas/{name}"
 
-# What any route but the open ones may answer.
-_AT_THE_DOOR: Final = (
-    HttpReason.UNAUTHORIZED,
-    HttpReason.OVERLOADED,
-    Reason.UNAVAILABLE,
-    Reason.DRAINING,
-    Reason.DEADLINE_EXCEEDED,
-    Reason.INTERNAL,
-)
-_BODY: Final = (
-    HttpReason.MALFORMED_JSON,
-    HttpReason.BODY_TOO_LARGE,
-    HttpReason.UNSUPPORTED_MEDIA_TYPE,
-    Reason.INVALID_ARGUMENT,
-)
-_STORE: Final = (Reason.COLLECTION_NOT_FOUND, Reason.VECTOR_DB_UNAVAILABLE)
-_EMBED: Final = (
-    Reason.TEXT_TOO_LONG,
-    Reason.MODEL_MISMATCH,
-    Reason.MODEL_FAILED,
-    Reason.QUEUE_FULL,
-    Reason.EMBEDDER_UNAVAILABLE,
-)
-
-_EXAMPLE_INDEX: Final = {
-    "documents": [
-        {
-            "id": "rust/ownership",
-            "text": "Ownership is a set of rules that govern how a Rust program manages memory.",
-            "metadata": {"title": "What Is Ownership?"},
-        }
-    ]
-}
-_EXAMPLE_QUERY: Final = {"query": "How does Rust ensure memory safety?", "top_k": 5}
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path. path_id: the path ends in a document's id."""
-
-    method: str
-    path: str
-    tag: str
-    summary: str
-    answer: type[msgspec.Struct] | None
-    body: type[msgspec.Struct] | None = None
-    parameters: type[msgspec.Struct] | None = None
-    path_id: bool = False
-    reasons: Sequence[Reason | HttpReason] = ()
-    example: Mapping[str, Any] | None = None
-    is_open: bool = False
-    media_type: str = JSON
-    notes: str = ""
-
-
-OPERATIONS: Final = (
-    Operation(
-        "post", "/query", "Questions", "Ask a question, get an answer with its sources",
-        answers.QueryResponse, body=schemas.QueryRequest, example=_EXAMPLE_QUERY,
-        reasons=(*_BODY, *_STORE, *_EMBED, Reason.GENERATOR_UNAVAILABLE),
-        notes="With `stream: true` the answer is `text/event-stream`: `event: sources` (the "
-        "sources), `event: token` (`{\"text\"}`, many times), `event: done` (the answer less "
-        "`sources`), or `event: error` (the problem object); a `: ping` comment keeps the "
-        "stream alive.",
-    ),
-    Operation(
-        "post", "/search", "Questions", "Find passages",
-        answers.SearchResponse, body=schemas.SearchRequest, example=_EXAMPLE_QUERY,
-        reasons=(*_BODY, *_STORE, *_EMBED),
-    ),
-    Operation(
-        "post", "/index", "Documents", "Add or replace documents",
-        answers.IndexResponse, body=schemas.IndexRequest, example=_EXAMPLE_INDEX,
-        reasons=(*_BODY, *_STORE, *_EMBED),
-        notes="All or nothing is checked before anything is written: one bad document, and "
-        "none is indexed. A time-out keeps the documents completed before it; send the same "
-        "request again to go on from there.",
-    ),
-    Operation(
-        "get", "/documents", "Documents", "List documents",
-        answers.DocumentList, parameters=schemas.ListParameters,
-        reasons=(Reason.INVALID_ARGUMENT, *_STORE),
-    ),
-    Operation(
-        "get", "/documents/{id}", "Documents", "Read a document with its chunks",
-        answers.DocumentDetail, parameters=schemas.CollectionParameter, path_id=True,
-        reasons=(Reason.INVALID_ARGUMENT, Reason.DOCUMENT_NOT_FOUND, *_STORE),
-    ),
-    Operation(
-        "delete", "/documents/{id}", "Documents", "Delete a document",
-        answers.Deleted, parameters=schemas.CollectionParameter, path_id=True,
-        reasons=(Reason.INVALID_ARGUMENT, Reason.DOCUMENT_NOT_FOUND, *_STORE),
-    ),
-    Operation(
-        "get", "/health", "Service", "State of the service and its dependencies",
-        answers.HealthResponse, is_open=True,
-    ),
-    Operation(
-        "get", "/health/live", "Service", "The event loop answers", answers.Liveness, is_open=True
-    ),
-    Operation(
-        "get", "/health/ready", "Service", "Whether to send requests here",
-        answers.Readiness, is_open=True,
-    ),
-    Operation(
-        "get", "/metrics", "Service", "Prometheus metrics", None, is_open=True,
-        media_type="text/plain",
-    ),
-    Operation("get", "/openapi.json", "Service", "This document", None),
-    Operation(
-        "get", "/docs", "Service", "A page to read and try the API", None, media_type="text/html"
-    ),
-)  # fmt: skip
-
 
 def openapi_document(version: str, *, keyed: bool) -> dict[str, Any]:
     """The document. keyed: whether callers need an API key."""
     structs = [
-        struct for one in OPERATIONS for struct in (one.answer, one.body) if struct is not None
+        struct
+        for one in OPERATIONS
+        for struct in (one.answer, one.accepted, one.body)
+        if struct is not None
     ]
     _, components = msgspec.json.schema_components(
         [*structs, answers.Token, answers.AnswerDone, Problem], ref_template=_REF
@@ -179,7 +68,7 @@ def _operation(one: Operation, keyed: bool) -> dict[str, Any]:
         "operationId": f"{one.method}_{one.path.strip('/').replace('/', '_')}".translate(
             {ord(mark): None for mark in "{}."}
         ),
-        "responses": {"200": _answer(one), **_errors(one)},
+        "responses": {**_answers(one), **_errors(one)},
     }
     if one.notes:
         operation["description"] = one.notes
@@ -195,6 +84,20 @@ def _operation(one: Operation, keyed: bool) -> dict[str, Any]:
     return operation
 
 
+def _answers(one: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if one.accepted is None or one.answer is not None:
+        found["200"] = _answer(one)
+    if one.accepted is not None:
+        location = {"description": "Where the job is.", "schema": {"type": "string"}}
+        found["202"] = {
+            "description": "A job does it",
+            "headers": {**_headers(), "Location": location},
+            "content": {JSON: {"schema": _ref(one.accepted)}},
+        }
+    return found
+
+
 def _answer(one: Operation) -> dict[str, Any]:
     schema = {"type": "string"} if one.answer is None else _ref(one.answer)
     if one.path == "/openapi.json":
@@ -206,12 +109,12 @@ def _answer(one: Operation) -> dict[str, Any]:
 
 
 def _errors(one: Operation) -> dict[str, Any]:
-    """Every status but 200, with the reasons that lead to it."""
+    """Every status of an error, with the reasons that lead to it."""
     if one.path == "/health/ready":
         content = {JSON: {"schema": _ref(answers.Readiness)}}
         answer = {"description": "Not ready", "headers": _headers(), "content": content}
         return {"503": answer}
-    reasons = () if one.is_open else (*one.reasons, *_AT_THE_DOOR)
+    reasons = () if one.is_open else (*one.reasons, *AT_THE_DOOR)
     by_status: dict[int, list[Reason | HttpReason]] = {}
     for reason in reasons:
         by_status.setdefault(PROBLEMS[reason][0], []).append(reason)
@@ -238,16 +141,8 @@ def _headers() -> dict[str, Any]:
 
 def _parameters(one: Operation) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
-    if one.path_id:
-        parameters.append(
-            {
-                "name": "id",
-                "in": "path",
-                "required": True,
-                "description": "The document's id; it may hold `/`, encoded or not.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 256},
-            }
-        )
+    if one.path_parameter is not None:
+        parameters.append(dict(one.path_parameter))
     if one.parameters is not None:
         schema = msgspec.json.schema_components([one.parameters], ref_template=_REF)[1]
         for name, kind in schema[one.parameters.__name__]["properties"].items():

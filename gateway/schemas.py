@@ -59,8 +59,33 @@ Mode = Annotated[
 Filter = Annotated[
     dict[str, Any],
     Meta(
-        description="Metadata fields and the values they must equal; several are AND.",
-        examples=[{"language": "en"}],
+        description="Conditions on metadata, all of which a document must meet: "
+        '`{"field": value}`, `{"field": {"any": [...]}}`, `{"field": {"gte": 1, "lt": 9}}` (`gt`, '
+        "`gte`, `lt`, `lte`; numbers or RFC 3339 times), "
+        '`{"not": {...}}`, `{"or": [{...}, ...]}`. A dot descends into objects; a list '
+        "meets a condition when one of its elements does.",
+        examples=[
+            {"language": "en"},
+            {"year": {"gte": 2020}, "team": {"any": ["docs", "web"]}, "not": {"draft": True}},
+        ],
+    ),
+]
+
+ChunkSize = Annotated[
+    int,
+    Meta(
+        ge=64,
+        le=8192,
+        description="Characters in a chunk at most; the collection's own when left out.",
+    ),
+]
+Overlap = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=8191,
+        description="Characters neighbouring chunks share at most, below `chunk_size`; "
+        "the collection's own when left out.",
     ),
 ]
 
@@ -136,35 +161,46 @@ class IndexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
     """Index documents: each is added, replaced, or found unchanged."""
 
     documents: Annotated[list[DocumentInput], Meta(min_length=1, max_length=MAX_DOCUMENTS)]
-    chunk_size: (
-        Annotated[
-            int,
-            Meta(
-                ge=64,
-                le=8192,
-                description="Characters in a chunk at most; the collection's own when left out.",
-            ),
-        ]
-        | None
-    ) = None
-    overlap: (
-        Annotated[
-            int,
-            Meta(
-                ge=0,
-                le=8191,
-                description="Characters neighbouring chunks share at most, below `chunk_size`; "
-                "the collection's own when left out.",
-            ),
-        ]
-        | None
-    ) = None
+    chunk_size: ChunkSize | None = None
+    overlap: Overlap | None = None
     collection: Collection | None = None
 
     def faults(self, path: str) -> Iterator[Fault]:
         """What the types alone cannot say."""
-        if self.chunk_size and self.overlap and self.overlap >= self.chunk_size:
-            yield Fault(_join(path, "overlap"), "Expected less than `chunk_size`")
+        yield from _chunking_faults(self.chunk_size, self.overlap, path)
+
+
+class IndexParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The query string of POST /index."""
+
+    wait: Annotated[
+        bool, Meta(description="false: answer at once with a job that indexes the documents.")
+    ] = True
+
+
+class ReindexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Rebuild a collection from its documents, with today's model."""
+
+    collection: Collection | None = None
+    chunk_size: ChunkSize | None = None
+    overlap: Overlap | None = None
+
+    def faults(self, path: str) -> Iterator[Fault]:
+        """What the types alone cannot say."""
+        yield from _chunking_faults(self.chunk_size, self.overlap, path)
+
+
+class JobsParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The query string of GET /jobs."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Most jobs to give.")] = 100
+    state: (
+        Annotated[
+            Literal["queued", "running", "succeeded", "failed", "cancelled"],
+            Meta(description="Only jobs in this state."),
+        ]
+        | None
+    ) = None
 
 
 class ListParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -181,6 +217,19 @@ class ListParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     collection: Collection | None = None
 
 
+class DeleteParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The query string of DELETE /documents."""
+
+    filter: Annotated[
+        str,
+        Meta(
+            max_length=16_384,
+            description="As in /query, written as JSON; with at least one condition.",
+        ),
+    ]
+    collection: Collection | None = None
+
+
 class CollectionParameter(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The query string of a route about one document."""
 
@@ -193,6 +242,11 @@ class NoParameters(Struct, forbid_unknown_fields=True, frozen=True):
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _chunking_faults(chunk_size: int | None, overlap: int | None, path: str) -> Iterator[Fault]:
+    if chunk_size and overlap and overlap >= chunk_size:
+        yield Fault(_join(path, "overlap"), "Expected less than `chunk_size`")
 
 
 def _text_faults(text: str, path: str) -> Iterator[Fault]:

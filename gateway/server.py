@@ -117,7 +117,8 @@ async def _drain(gateway: Gateway, settings: GatewaySettings) -> None:
     await asyncio.sleep(settings.drain_pause_seconds)
     gateway.admission.close()
     with suppress(TimeoutError):
-        await asyncio.wait_for(gateway.admission.wait_empty(), settings.drain_timeout_seconds)
+        async with asyncio.timeout(settings.drain_timeout_seconds):
+            await asyncio.gather(gateway.admission.wait_empty(), gateway.jobs.stop())
     gateway.admission.cut_off()
     # The server closes the connections once the last bytes are out.
 

@@ -1,4 +1,4 @@
-"""What the gateway reads from the environment, beside its store's settings."""
+"""What the gateway reads from the environment, beside the settings of its store and its jobs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from gateway.jobs.settings import JobSettings
 from gateway.search.settings import StoreSettings
 
 
-class GatewaySettings(StoreSettings):
+class GatewaySettings(JobSettings, StoreSettings):
     """Settings of the gateway process. A field's environment name is its own in capitals."""
 
     server_host: str = Field("0.0.0.0", description="Address the REST server listens on.")

@@ -36,11 +36,15 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time as the jobs know it. now: RFC 3339 in UTC; monotonic_s, sleep: seconds."""
+    """Time as the jobs know it. now: RFC 3339 in UTC; monotonic_s, sleep: seconds.
+
+    pulse_s: when a job last gave a sign of life beside its progress, like monotonic_s.
+    """
 
     now: Callable[[], str] = _now
     monotonic_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    pulse_s: Callable[[], float] = lambda: 0.0
 
 
 class Progress:
@@ -66,7 +70,7 @@ class Progress:
 
     def idle_s(self) -> float:
         """Seconds since something was done."""
-        return self._clock.monotonic_s() - self.at_s
+        return self._clock.monotonic_s() - max(self.at_s, self._clock.pulse_s())
 
     async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """What `attempt` gives; it is made again while it fails for what passes by itself.

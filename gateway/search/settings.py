@@ -45,7 +45,8 @@ class StoreSettings(Settings):
     )
     data_dir: Path = Field(
         Path("data"),
-        description="Folder of the embedded engine; one gateway at a time may use it.",
+        description="Folder of the embedded engine and of the jobs; one gateway at a time may "
+        "use it.",
     )
     search_concurrency: int = Field(
         10, ge=1, le=1000, description="Searches in the store at once; more wait their turn."

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,16 +19,25 @@ from gateway.admission import Admission, ApiKeys
 from gateway.bodies import Bodies
 from gateway.health import Health
 from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
+from gateway.jobs.job import Job, JobError
+from gateway.jobs.journal import Journal
+from gateway.jobs.progress import Progress
+from gateway.jobs.runner import JobRunner
+from gateway.jobs.table import JobLimits
 from gateway.middleware import Front, Limits
 from gateway.openapi import openapi_document
 from gateway.problems import encode
 from gateway.protocol import BoundedProtocol
 from gateway.routes import build_router
+from gateway.routes.collections import CollectionRoutes
 from gateway.routes.documents import DocumentRoutes
+from gateway.routes.indexing import IndexRoutes
+from gateway.routes.jobs import JobRoutes
 from gateway.routes.queries import QueryRoutes
 from gateway.routes.service import ServiceRoutes
 from gateway.search.filters import Filter
-from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Page
+from gateway.search.points import no_collection
+from gateway.search.types import Chunk, Chunking, CollectionSummary, Document, DocumentSummary, Page
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
@@ -72,6 +82,36 @@ class FakeStore(FakeSearch):
     ) -> int | None:
         return 1 if document_id == "there/it is" else None
 
+    async def collections(self, deadline: Deadline) -> list[CollectionSummary]:
+        return [CollectionSummary("documents", self.model, 4, 512, 50, 1, 1)]
+
+    async def delete_collection(self, name: str, deadline: Deadline) -> None:
+        if name != "documents":
+            raise no_collection(name)
+
+    async def check(self, collection: str, chunking: Chunking | None, deadline: Deadline) -> None:
+        await self.play(collection=collection, chunking=chunking)
+
+    async def delete_documents(
+        self,
+        collection: str,
+        filter: Filter,  # noqa: A002
+        deadline: Deadline,
+    ) -> tuple[int, int]:
+        await self.play(collection=collection, where=filter, deadline=deadline)
+        return 2, 5
+
+
+class FakeWork:
+    """A job that is done at once."""
+
+    async def run(self, job: Job, progress: Progress) -> JobError | None:
+        progress.report(job.total, job.total)
+        return None
+
+    async def abandon(self, job: Job) -> None:
+        raise AssertionError("nothing fails here")
+
 
 class FakeIndexer(FakeStage):
     """Adds everything, in one chunk each."""
@@ -103,6 +143,7 @@ class Site:
     log_queries: bool = True
     parts: Parts = field(default_factory=lambda: Parts(search=FakeStore()))
     indexer: FakeIndexer = field(default_factory=FakeIndexer)
+    jobs_dir: Path | None = None
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.most)
@@ -123,10 +164,19 @@ class Site:
         )
         openapi = encode(openapi_document("1.2.3", keyed=bool(self.keys)))
         indexer: Any = self.indexer
+        self.jobs = JobRunner(
+            None if self.jobs_dir is None else Journal(self.jobs_dir),
+            {"index": FakeWork(), "reindex": FakeWork()},
+            JobLimits(queued=2, kept=10, spool_bytes=1 << 20, stall_s=60),
+            self.parts.metrics,
+        )
         self.router = build_router(
-            QueryRoutes(self.parts.pipeline),
-            DocumentRoutes(indexer, store, "documents"),
-            ServiceRoutes(self.health, self.parts.registry, openapi, b"<!doctype html>"),
+            queries=QueryRoutes(self.parts.pipeline),
+            indexing=IndexRoutes(indexer, store, self.jobs, store, "documents"),
+            documents=DocumentRoutes(store, "documents"),
+            jobs=JobRoutes(self.jobs),
+            collections=CollectionRoutes(store),
+            service=ServiceRoutes(self.health, self.parts.registry, openapi, b"<!doctype html>"),
         )
         self.app: ASGIApp = Front(
             self.router,
@@ -137,7 +187,7 @@ class Site:
             metrics=self.parts.metrics,
             limits=Limits(
                 budget_s=self.budget_s,
-                budgets_s={"/index": self.index_budget_s},
+                budgets_s=dict.fromkeys(("POST /index", "DELETE /documents"), self.index_budget_s),
                 body_bytes=self.body_bytes,
                 bodies_bytes={"/index": self.index_body_bytes},
                 log_queries=self.log_queries,

@@ -13,7 +13,8 @@ from starlette.routing import Route
 from support.http import Site
 
 from gateway.admission import Admission
-from gateway.openapi import DOCS_PAGE, OPERATIONS, docs_page, openapi_document
+from gateway.openapi import DOCS_PAGE, docs_page, openapi_document
+from gateway.operations import OPERATIONS
 from gateway.problems import PROBLEMS, HttpError, encode
 from runtime.errors import Reason, ServiceError
 

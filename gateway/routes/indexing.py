@@ -1,0 +1,167 @@
+"""POST /index and POST /reindex: what writes many documents, at once or as a job."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Final, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.answers import IndexedDocument, IndexResponse, JobAccepted
+from gateway.decoding import BodyDecoder
+from gateway.exchange import Exchange, exchange_of
+from gateway.indexing import Indexer, NewDocument, check_documents
+from gateway.jobs.job import Job
+from gateway.jobs.runner import JobRunner
+from gateway.jobs.table import NewJob
+from gateway.problems import Fault, invalid
+from gateway.routes.common import json_response, no_parameters, parameters, read_json
+from gateway.schemas import IndexParameters, IndexRequest, ReindexRequest
+from gateway.search.search import DEFAULT_CHUNKING
+from gateway.search.types import Chunking, Stamp
+from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
+
+_INDEX: Final = BodyDecoder(IndexRequest)
+_REINDEX: Final = BodyDecoder(ReindexRequest)
+# Checking a MiB of documents takes up to 0.1 s (metadata of numbers): more leaves the event loop.
+LARGE_BODY_BYTES: Final = 1 << 20
+# Namespace of the ids of documents that came without one; it never changes.
+_TEXTS: Final = uuid.UUID("6f0d9f2e-58a3-5d0b-9a55-0c4b6c1f7a11")
+
+
+class Stamped(Protocol):
+    """The part of the store that knows how collections were made."""
+
+    async def stamp(self, collection: str, deadline: Deadline) -> Stamp:
+        """What the collection was made with. Raises ServiceError COLLECTION_NOT_FOUND."""
+
+
+class Rebuilder(Protocol):
+    """The part of `reindexing.Reindexer` that is asked before a job is taken."""
+
+    async def check(self, collection: str, chunking: Chunking | None, deadline: Deadline) -> None:
+        """Raises at once what cannot be."""
+
+
+class IndexRoutes:
+    """Documents in, and collections made anew from them."""
+
+    def __init__(
+        self,
+        indexer: Indexer,
+        rebuilder: Rebuilder,
+        jobs: JobRunner,
+        collections: Stamped,
+        default_collection: str,
+    ) -> None:
+        self._indexer = indexer
+        self._rebuilder = rebuilder
+        self._jobs = jobs
+        self._collections = collections
+        self._default_collection = default_collection
+
+    async def index(self, request: Request) -> Response:
+        """Indexes documents; answers when everything is durable, or a job to index them is."""
+        asked = parameters(request, IndexParameters)
+        exchange = exchange_of(request)
+        if not asked.wait:
+            self._jobs.check()
+        if exchange.body_bytes > LARGE_BODY_BYTES:
+            ask, documents = await asyncio.to_thread(_read_index, exchange)
+        else:
+            ask, documents = _read_index(exchange)
+        collection = ask.collection or self._default_collection
+        chunking = await self._chunking(ask, collection, exchange.deadline)
+        if not asked.wait:
+            return await self._later(exchange, collection, documents, chunking)
+        outcome = await self._indexer.index(collection, documents, chunking, exchange.deadline)
+        results = [
+            IndexedDocument(one.id, one.status, one.chunks, one.truncated_chunks)
+            for one in outcome.results
+        ]
+        return json_response(
+            IndexResponse(
+                indexed=len(results),
+                chunks=sum(one.chunks for one in results),
+                results=results,
+                latency_ms=exchange.elapsed_ms(),
+            )
+        )
+
+    async def reindex(self, request: Request) -> Response:
+        """Takes a job that rebuilds a collection."""
+        no_parameters(request)
+        self._jobs.check()
+        exchange = exchange_of(request)
+        ask = read_json(exchange, _REINDEX)
+        collection = ask.collection or self._default_collection
+        await self._collections.stamp(collection, exchange.deadline)
+        chunking = await self._chunking(ask, collection, exchange.deadline)
+        await self._rebuilder.check(collection, chunking, exchange.deadline)
+        return _accepted(await self._jobs.submit(NewJob("reindex", collection, chunking)))
+
+    async def _later(
+        self,
+        exchange: Exchange,
+        collection: str,
+        documents: list[NewDocument],
+        chunking: Chunking | None,
+    ) -> Response:
+        """Takes a job that indexes the documents, once /index would have taken them."""
+        check_documents(documents, chunking or await self._own(collection, exchange.deadline))
+        new = NewJob("index", collection, chunking, exchange.body_bytes)
+        return _accepted(await self._jobs.submit(new, documents))
+
+    async def _chunking(
+        self, ask: IndexRequest | ReindexRequest, collection: str, deadline: Deadline
+    ) -> Chunking | None:
+        """What the request names, completed by the collection's own; None if it names nothing."""
+        if ask.chunk_size is None and ask.overlap is None:
+            return None
+        own = await self._own(collection, deadline)
+        chunk_size = own.chunk_size if ask.chunk_size is None else ask.chunk_size
+        overlap = own.overlap if ask.overlap is None else ask.overlap
+        if overlap >= chunk_size:
+            message = f"Expected less than `chunk_size`, {overlap} is not below {chunk_size}"
+            raise invalid([Fault("overlap", message)])
+        return Chunking(chunk_size, overlap)
+
+    async def _own(self, collection: str, deadline: Deadline) -> Chunking:
+        """The collection's chunking, or what it will get when it is made."""
+        try:
+            return (await self._collections.stamp(collection, deadline)).chunking
+        except ServiceError as error:
+            if error.reason != Reason.COLLECTION_NOT_FOUND:
+                raise
+            return DEFAULT_CHUNKING
+
+
+def _accepted(job: Job) -> Response:
+    response = json_response(JobAccepted(job.id), 202)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return response
+
+
+def _read_index(exchange: Exchange) -> tuple[IndexRequest, list[NewDocument]]:
+    """The request and its documents. Raises HttpError for all that is wrong with it."""
+    ask = read_json(exchange, _INDEX)
+    return ask, _new_documents(ask)
+
+
+def _new_documents(ask: IndexRequest) -> list[NewDocument]:
+    """The documents under their ids. Raises HttpError when two have the same."""
+    first: dict[str, int] = {}
+    faults: list[Fault] = []
+    documents: list[NewDocument] = []
+    for position, given in enumerate(ask.documents):
+        document_id = str(uuid.uuid5(_TEXTS, given.text)) if given.id is None else given.id
+        if (other := first.setdefault(document_id, position)) != position:
+            field = f"documents[{position}].{'text' if given.id is None else 'id'}"
+            faults.append(Fault(field, f"The same id as documents[{other}]"))
+        documents.append(NewDocument(document_id, given.text, given.metadata or {}))
+    if faults:
+        raise invalid(faults[:100])
+    return documents
