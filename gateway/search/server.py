@@ -1,12 +1,9 @@
-"""A Qdrant server or cluster, over gRPC (or REST) by its own asynchronous client.
-
-A collection is an alias, `documents`, of its live generation, `documents@1`: the switch to
-another generation moves the alias, atomically.
-"""
+"""A Qdrant server or cluster, over gRPC (or REST) by its own asynchronous client."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,10 +21,14 @@ from gateway.search.qdrant import (
     stored,
     structs,
 )
-from gateway.search.qdrant_filters import filter_of, index_changes
+from gateway.search.qdrant_filters import filter_of
+from gateway.search.server_generations import ServerGenerations
 from runtime.deadline import Deadline
 
-FIRST_GENERATION: Final = 1
+# The parameters of a generation's stamp never change; but a generation may be removed, and
+# another gateway make one of the same number with other parameters.
+ENCODER_AGE_S: Final = 10.0
+ENCODERS: Final = 256
 # Points of one call: 64 chunks of 8,192 four-byte characters stay far below 32 MiB.
 CALL_POINTS: Final = 64
 
@@ -51,15 +52,16 @@ def connect(url: str, *, api_key: str | None, grpc_port: int) -> AsyncQdrantClie
         )
 
 
-class ServerPoints:
+class ServerPoints(ServerGenerations):
     """`Points` on a Qdrant server. Other gateways may write there, too."""
 
     exclusive = False
     broken = False
 
     def __init__(self, client: AsyncQdrantClient) -> None:
-        self._client = client
-        self._encoders: dict[str, Encoder] = {}
+        super().__init__(client)
+        # Generation → its encoder, and when it was asked for.
+        self._encoders: dict[str, tuple[Encoder, float]] = {}
 
     async def start(self) -> None:
         """Nothing: the client connects at the first call."""
@@ -72,53 +74,18 @@ class ServerPoints:
         """Returns when the server answers."""
         await self._aliases(deadline)
 
-    async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
-        """Makes the first generation with its indexes; one that exists gets missing indexes."""
-        aliases = await self._aliases(deadline)
-        generation = aliases.get(collection, f"{collection}@{FIRST_GENERATION}")
-        async with call(generation, deadline) as timeout_s:
-            if not await self._client.collection_exists(generation):
-                await self._client.create_collection(
-                    generation,
-                    vectors_config={
-                        wire.DENSE: models.VectorParams(
-                            size=config.dimension, distance=models.Distance.COSINE
-                        )
-                    },
-                    sparse_vectors_config={
-                        wire.SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)
-                    },
-                    timeout=timeout_s,
-                )
-            present = (await self._client.get_collection(generation)).payload_schema
-            obsolete, missing = index_changes(present, config.indexes)
-            for field in obsolete:
-                await self._client.delete_payload_index(
-                    generation, field, wait=True, timeout=timeout_s
-                )
-            for field, schema in missing.items():
-                await self._client.create_payload_index(
-                    generation, field, schema, wait=True, timeout=timeout_s
-                )
-            if collection not in aliases:
-                alias = models.CreateAlias(collection_name=generation, alias_name=collection)
-                await self._client.update_collection_aliases(
-                    [models.CreateAliasOperation(create_alias=alias)], timeout=timeout_s
-                )
-
-    async def upsert(
-        self, collection: str, points: Sequence[wire.Point], deadline: Deadline
-    ) -> None:
+    async def upsert(self, address: str, points: Sequence[wire.Point], deadline: Deadline) -> None:
         """Writes points in batches."""
-        encoder = await self._encoder(collection, deadline)
+        generation = await self._physical(address, deadline)
+        encoder = await self._encoder(generation, deadline)
         for start in range(0, len(points), CALL_POINTS):
             batch = points[start : start + CALL_POINTS]
             made = await asyncio.to_thread(structs, batch, encoder)
-            async with call(collection, deadline) as timeout_s:
-                await self._client.upsert(collection, made, wait=True, timeout=timeout_s)
+            async with call(generation, deadline) as timeout_s:
+                await self._client.upsert(generation, made, wait=True, timeout=timeout_s)
 
     async def swap(
-        self, collection: str, point: wire.Point, seq: int | None, deadline: Deadline
+        self, address: str, point: wire.Point, seq: int | None, deadline: Deadline
     ) -> None:
         """Writes `point` if the stored one has this `seq`, or (None) if there is none."""
         struct = models.PointStruct(id=point.id, vector={}, payload=point.payload)
@@ -127,9 +94,9 @@ class ServerPoints:
         if seq is not None:
             condition = filter_of(wire.Selection((wire.Match("seq", seq),)))
             mode = models.UpdateMode.UPDATE_ONLY
-        async with call(collection, deadline) as timeout_s:
+        async with call(address, deadline) as timeout_s:
             await self._client.upsert(
-                collection,
+                address,
                 [struct],
                 wait=True,
                 ordering=_STRONG,
@@ -138,13 +105,28 @@ class ServerPoints:
                 timeout=timeout_s,
             )
 
+    async def advance(self, address: str, point: wire.Point, seq: int, deadline: Deadline) -> None:
+        """Writes `point` if there is none, or one with a lower `seq`."""
+        struct = models.PointStruct(id=point.id, vector={}, payload=point.payload)
+        lower = filter_of(wire.Selection((wire.Between("seq", None, seq - 1),)))
+        async with call(address, deadline) as timeout_s:
+            # Without an update mode, what is absent is inserted.
+            await self._client.upsert(
+                address,
+                [struct],
+                wait=True,
+                ordering=_STRONG,
+                update_filter=lower,
+                timeout=timeout_s,
+            )
+
     async def set_payload(
-        self, collection: str, point_id: str, payload: dict[str, Any], deadline: Deadline
+        self, address: str, point_id: str, payload: dict[str, Any], deadline: Deadline
     ) -> None:
         """Overwrites some payload fields of one point that exists."""
-        async with call(collection, deadline) as timeout_s:
+        async with call(address, deadline) as timeout_s:
             await self._client.set_payload(
-                collection,
+                address,
                 payload,
                 [point_id],
                 wait=True,
@@ -152,26 +134,27 @@ class ServerPoints:
                 timeout=timeout_s,
             )
 
-    async def delete(self, collection: str, selection: wire.Selection, deadline: Deadline) -> None:
+    async def delete(self, address: str, selection: wire.Selection, deadline: Deadline) -> None:
         """Removes the points selected."""
         selector: models.PointsSelector
         if selection.ids is not None and not selection.must and not selection.without:
             selector = models.PointIdsList(points=list(selection.ids))
         else:
             selector = models.FilterSelector(filter=filter_of(selection) or models.Filter())
-        async with call(collection, deadline) as timeout_s:
+        async with call(address, deadline) as timeout_s:
             await self._client.delete(
-                collection, selector, wait=True, ordering=_STRONG, timeout=timeout_s
+                address, selector, wait=True, ordering=_STRONG, timeout=timeout_s
             )
 
-    async def query(self, collection: str, query: wire.Query, deadline: Deadline) -> wire.Found:
+    async def query(self, address: str, query: wire.Query, deadline: Deadline) -> wire.Found:
         """The nearest chunks in one call, the versions their records name in another."""
-        stages = await self._stages(collection, query, deadline)
+        generation = await self._physical(address, deadline)
+        stages = await self._stages(generation, query, deadline)
         if not stages:
             return wire.Found([], [])
-        async with call(collection, deadline) as timeout_s:
+        async with call(generation, deadline) as timeout_s:
             answers = await self._client.query_batch_points(
-                collection, requests_for(query, stages), timeout=timeout_s
+                generation, requests_for(query, stages), timeout=timeout_s
             )
         ranked, *raw = (answer.points for answer in answers)
         if not raw:
@@ -180,21 +163,21 @@ class ServerPoints:
             using: {str(point.id): point.score for point in points}
             for using, points in zip(stages, raw, strict=True)
         }
-        return await self._current(collection, query, ranked, scores, deadline)
+        return await self._current(generation, query, ranked, scores, deadline)
 
-    async def _stages(self, collection: str, query: wire.Query, deadline: Deadline) -> Stages:
+    async def _stages(self, generation: str, query: wire.Query, deadline: Deadline) -> Stages:
         stages: Stages = {}
         if query.vector is not None:
             stages[wire.DENSE] = wire.unpack(query.vector)
         if query.text is not None:
-            indices, values = (await self._encoder(collection, deadline)).question(query.text)
+            indices, values = (await self._encoder(generation, deadline)).question(query.text)
             if indices:
                 stages[wire.SPARSE] = models.SparseVector(indices=indices, values=values)
         return stages
 
     async def _current(
         self,
-        collection: str,
+        generation: str,
         query: wire.Query,
         ranked: Sequence[models.ScoredPoint],
         scores: dict[str, dict[str, float]],
@@ -204,7 +187,7 @@ class ServerPoints:
         payloads = {str(point.id): point.payload or {} for point in ranked}
         documents = {payload["document_id"] for payload in payloads.values()}
         records = await self.retrieve(
-            collection,
+            generation,
             [ids.record_id(document_id) for document_id in documents],
             deadline,
             fields=["document_id", "version"],
@@ -232,9 +215,17 @@ class ServerPoints:
             )
         return wire.Found(passages, stale)
 
+    async def count(self, address: str, selection: wire.Selection, deadline: Deadline) -> int:
+        """How many points are selected, exactly."""
+        async with call(address, deadline) as timeout_s:
+            answer = await self._client.count(
+                address, count_filter=filter_of(selection), exact=True, timeout=timeout_s
+            )
+        return answer.count
+
     async def retrieve(
         self,
-        collection: str,
+        address: str,
         ids: Sequence[str],
         deadline: Deadline,
         *,
@@ -244,9 +235,9 @@ class ServerPoints:
         """The points that exist of those asked for, in any order."""
         points: list[wire.Point] = []
         for start in range(0, len(ids), CALL_POINTS):
-            async with call(collection, deadline) as timeout_s:
+            async with call(address, deadline) as timeout_s:
                 found = await self._client.retrieve(
-                    collection,
+                    address,
                     list(ids[start : start + CALL_POINTS]),
                     with_payload=True if fields is None else list(fields),
                     with_vectors=[wire.DENSE] if vectors else False,
@@ -258,7 +249,7 @@ class ServerPoints:
 
     async def scroll(
         self,
-        collection: str,
+        address: str,
         selection: wire.Selection,
         limit: int,
         deadline: Deadline,
@@ -267,9 +258,9 @@ class ServerPoints:
         fields: Sequence[str] | None = None,
     ) -> wire.Slice:
         """Points in the order of their ids, from `start_id` on."""
-        async with call(collection, deadline) as timeout_s:
+        async with call(address, deadline) as timeout_s:
             found, next_id = await self._client.scroll(
-                collection,
+                address,
                 scroll_filter=filter_of(selection),
                 limit=limit,
                 offset=start_id,
@@ -281,18 +272,15 @@ class ServerPoints:
             [stored(record) for record in found], None if next_id is None else str(next_id)
         )
 
-    async def _aliases(self, deadline: Deadline) -> dict[str, str]:
-        """Collection → its live generation."""
-        async with call("", deadline):
-            answer = await self._client.get_aliases()
-        return {alias.alias_name: alias.collection_name for alias in answer.aliases}
-
-    async def _encoder(self, collection: str, deadline: Deadline) -> Encoder:
-        """The encoder with the parameters of the collection's stamp, which never change."""
-        encoder = self._encoders.get(collection)
-        if encoder is None:
-            found = await self.retrieve(collection, [ids.STAMP_ID], deadline, fields=["bm25"])
+    async def _encoder(self, generation: str, deadline: Deadline) -> Encoder:
+        """The encoder with the parameters of the generation's stamp."""
+        known = self._encoders.get(generation)
+        if known is None or time.monotonic() - known[1] > ENCODER_AGE_S:
+            asked_s = time.monotonic()
+            found = await self.retrieve(generation, [ids.STAMP_ID], deadline, fields=["bm25"])
             if not found:
-                raise no_collection(collection)
-            encoder = self._encoders[collection] = Encoder(**found[0].payload["bm25"])
-        return encoder
+                raise no_collection(generation)
+            if len(self._encoders) >= ENCODERS:
+                self._encoders.clear()
+            known = self._encoders[generation] = Encoder(**found[0].payload["bm25"]), asked_s
+        return known[0]

@@ -6,6 +6,7 @@ goes through it, up to the wire.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
@@ -60,17 +61,20 @@ def every_call(points: ServerPoints) -> list[Coroutine[Any, Any, Any]]:
     )
     chunk = wire.Point(POINT.id, POINT.payload, VECTOR, "some words")
     return [
-        points.upsert("x", [chunk], soon()),
-        points.swap("x", POINT, None, soon()),
-        points.swap("x", POINT, 3, soon()),
-        points.set_payload("x", POINT.id, {"a": 1}, soon()),
-        points.delete("x", wire.Selection(ids=(POINT.id,)), soon()),
-        points.delete("x", both, soon()),
-        points.query("x", wire.Query(VECTOR, "some words", both, 5, 50, 10), soon()),
-        points.query("x", wire.Query(VECTOR, None, both, 5, 50, 10), soon()),
-        points.query("x", wire.Query(None, "some words", both, 5, 50, 10), soon()),
-        points.retrieve("x", [POINT.id], soon(), fields=["a"], vectors=True),
-        points.scroll("x", both, 5, soon(), start_id=POINT.id, fields=["a"]),
+        points.upsert("x@1", [chunk], soon()),
+        points.swap("x@1", POINT, None, soon()),
+        points.advance("x@1", POINT, 1, soon()),
+        points.count("x@1", both, soon()),
+        points.optimize("x@1", soon()),
+        points.swap("x@1", POINT, 3, soon()),
+        points.set_payload("x@1", POINT.id, {"a": 1}, soon()),
+        points.delete("x@1", wire.Selection(ids=(POINT.id,)), soon()),
+        points.delete("x@1", both, soon()),
+        points.query("x@1", wire.Query(VECTOR, "some words", both, 5, 50, 10), soon()),
+        points.query("x@1", wire.Query(VECTOR, None, both, 5, 50, 10), soon()),
+        points.query("x@1", wire.Query(None, "some words", both, 5, 50, 10), soon()),
+        points.retrieve("x@1", [POINT.id], soon(), fields=["a"], vectors=True),
+        points.scroll("x@1", both, 5, soon(), start_id=POINT.id, fields=["a"]),
     ]
 
 
@@ -78,7 +82,7 @@ def points_on(port: int, *, rest: bool = False) -> ServerPoints:
     client = connect(f"http://127.0.0.1:{port}", api_key="secret", grpc_port=0 if rest else port)
     points = ServerPoints(client)
     encoder = Encoder(k1=1.2, b=0.75, average_tokens=64.0, language="english")
-    points._encoders["x"] = encoder
+    points._encoders["x@1"] = encoder, math.inf
     return points
 
 
@@ -88,6 +92,12 @@ async def test_every_call_fails_as_unavailable(closed_port: int, rest: bool) -> 
     more = [
         points.ping(soon()),
         points.create("x", CONFIG, soon()),
+        points.collections(soon()),
+        points.generations("x", soon()),
+        points.create_generation("x", 2, CONFIG, soon()),
+        points.switch("x", 2, soon()),
+        points.drop_generation("x", 2, soon()),
+        points.drop("x", soon()),
     ]
     for call in (*every_call(points), *more):
         with pytest.raises(ServiceError) as caught:
@@ -104,7 +114,7 @@ async def test_an_unknown_collection_is_told_by_every_call(refusing_port: int) -
         with pytest.raises(ServiceError) as caught:
             await call
         assert caught.value.reason is Reason.COLLECTION_NOT_FOUND
-        assert caught.value.metadata == {"collection": "x"}
+        assert caught.value.metadata == {"collection": "x@1"}
     await points.aclose()
 
 
