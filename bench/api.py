@@ -13,10 +13,12 @@ from bench.datasets import Document
 
 # Longer than INDEX_TIMEOUT_SECONDS: the gateway is the one to give up.
 TIMEOUT_S: Final = 660.0
+# Done, and taken as a job.
+SUCCESSES: Final = frozenset({200, 202})
 
 
 class Api:
-    """Calls that must succeed: any other status than 200 raises httpx.HTTPStatusError."""
+    """Calls that must succeed: any status not of SUCCESSES raises httpx.HTTPStatusError."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -35,9 +37,22 @@ class Api:
         document = await self._json("GET", f"/documents/{quote(document_id)}")
         return [chunk["text"] for chunk in document["chunks"]]
 
+    async def text(self, document_id: str) -> str:
+        """The source text of a document."""
+        document = await self._json("GET", f"/documents/{quote(document_id, safe='')}")
+        return str(document["text"])
+
+    async def reindex(self, **ask: Any) -> str:
+        """POST /reindex; the job's id."""
+        return str((await self._json("POST", "/reindex", json=ask))["job_id"])
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """GET /jobs/{id}."""
+        return await self._json("GET", f"/jobs/{job_id}")
+
     async def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         response = await self._client.request(method, path, **how)
-        if response.status_code != 200:
+        if response.status_code not in SUCCESSES:
             raise httpx.HTTPStatusError(
                 f"{method} {path}: {response.status_code} {response.text[:500]}",
                 request=response.request,

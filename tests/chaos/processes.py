@@ -88,7 +88,7 @@ class Process:
         await keeping
         return process.returncode or 0
 
-    def tail(self, lines: int = 40) -> str:
+    def tail(self, lines: int = 8) -> str:
         """The last it said."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -97,7 +97,7 @@ class Process:
             code = await self._live()
             assert self._process is not None
             if self._process.pid not in self._killed and (code != 0 or not self._stopping):
-                self.faults.append(f"{self._module} ended by itself with {code}")
+                self.faults.append(f"{self._module} ended by itself with {code}: {self.tail()}")
 
     async def _live(self) -> int:
         """One life; its exit code. It also ends when this process does: the socket closes."""

@@ -66,11 +66,10 @@ class Rebuilder:
             await asyncio.sleep(cancel_s)
             await self._call(client, "DELETE", f"/jobs/{job_id}")
         job = await self._ended(client, job_id)
-        self.ends[job["state"]] += 1
-        if job["state"] == "failed" and not job.get("error"):
-            self.faults.append(f"a job failed without a reason: {job}")
         if job["state"] == "failed":
-            self.ends[f"failed: {job['error']}"] += 1
+            self.ends[f"failed: {job['error']['reason']}"] += 1
+        else:
+            self.ends[job["state"]] += 1
 
     async def until_none_runs(self) -> None:
         """Returns when no job is queued or running. Raises TimeoutError."""

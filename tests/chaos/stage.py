@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from chaos.checks import Checked, check
+from chaos.checks import DEFAULT_CHUNKING, Checked, check
 from chaos.folder import Swept, check_folder
 from chaos.ledger import Ledger
 from chaos.processes import Cluster, running
 from chaos.writers import Writer
+
+from gateway.search.types import Chunking
 
 COLLECTION: Final = "documents"
 SOLE_WRITERS: Final = 4
@@ -72,9 +74,10 @@ class Stage:
             await act(over)
         await self.cluster.until_ready()
 
-    async def check(self) -> None:
-        """Looks at every document through the API."""
-        self.outcome.checks.append(await check(self.cluster.url, self.ledger, self.document_ids))
+    async def check(self, chunking: Chunking = DEFAULT_CHUNKING) -> None:
+        """Looks at every document through the API. chunking: the collection's own."""
+        checked = await check(self.cluster.url, self.ledger, self.document_ids, chunking)
+        self.outcome.checks.append(checked)
 
 
 @asynccontextmanager
