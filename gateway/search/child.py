@@ -85,7 +85,7 @@ class Server:
         give_up_s = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
-                engine = Engine(Path(call.path), call.config, create=call.create)
+                engine = Engine(Path(call.path), call.config, call.tuning, create=call.create)
             except Locked:
                 if time.monotonic() > give_up_s:
                     self._reply(request.id, "locked")

@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.search import wire
-from gateway.search.generations import EmbeddedGenerations
+from gateway.search.generations import PROCESSES, EmbeddedGenerations
+from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline
+from runtime.errors import ServiceError
+
+log = logging.getLogger(__name__)
 
 # Points of one write: about 10 ms of the engine, which is what a search may have to wait.
 WRITE_POINTS: Final = 64
 # Points of one read: at most 80 ms of the engine, with all the metadata that points may have.
 READ_POINTS: Final = 64
+# Optimising 100,000 new chunks takes about a minute on two cores.
+OPTIMIZE_TIMEOUT_S: Final = 600.0
+# What takes no longer is not worth a word.
+QUIET_S: Final = 2.0
+# A generation that takes less on disk, about 15,000 chunks, is fast however it lies there.
+LARGE_BYTES: Final = 64 * 1024 * 1024
 
 
 class EmbeddedPoints(EmbeddedGenerations):
     """`Points` in DATA_DIR."""
 
     exclusive = True
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        processes: int = PROCESSES,
+        tuning: Tuning = USUAL,
+        optimize_timeout_s: float = OPTIMIZE_TIMEOUT_S,
+    ) -> None:
+        super().__init__(data_dir, processes=processes, tuning=tuning)
+        self._optimize_timeout_s = optimize_timeout_s
+
+    async def start(self) -> None:
+        """As said there; and optimises collections for which that is due, before any is used."""
+        await super().start()
+        if self._optimize_timeout_s:
+            for collection, folder in self._folders.items():
+                directory = folder.directory(folder.pointer.live)
+                if await asyncio.to_thread(_is_large, directory):
+                    await self._optimize_before_use(collection, directory)
+
+    async def _optimize_before_use(self, collection: str, directory: Path) -> None:
+        """Has a live generation optimised if that is due; it is not given up for failing."""
+        started_s = time.monotonic()
+        deadline = Deadline.after(self._optimize_timeout_s)
+        optimizing = asyncio.create_task(self.optimize(collection, deadline))
+        done, _ = await asyncio.wait([optimizing], timeout=QUIET_S)
+        if not done:
+            log.info("Optimising the collection '%s'; the store is ready after that.", collection)
+        try:
+            await optimizing
+        except ServiceError as error:
+            # It stays as it was, on disk too: searches are slower. The process may still be at it.
+            log.warning("The collection '%s' was not optimised: %s", collection, error)
+            await self._pool.discard(directory)
+        else:
+            if not done:
+                seconds = round(time.monotonic() - started_s, 1)
+                log.info("Optimised the collection '%s'.", collection, extra={"seconds": seconds})
 
     async def upsert(self, address: str, points: Sequence[wire.Point], deadline: Deadline) -> None:
         """Writes points in small batches; searches get their turn in between."""
@@ -106,3 +159,7 @@ class EmbeddedPoints(EmbeddedGenerations):
     async def _write(self, address: str, call: wire.Write, deadline: Deadline) -> None:
         async with self._lease(address, deadline) as process, process.writing:
             await process.call(call, type(None), deadline)
+
+
+def _is_large(directory: Path) -> bool:
+    return sum(path.stat().st_blocks * 512 for path in directory.rglob("*")) >= LARGE_BYTES

@@ -12,11 +12,12 @@ from uuid import UUID
 
 import qdrant_edge as edge
 
-from gateway.search import ids, wire
+from gateway.search import ids, shard, wire
 from gateway.search.bm25 import Encoder
 from gateway.search.edge_filters import filter_of, index_changes
 from gateway.search.locks import hold
 from gateway.search.scores import dense_score, fuse, fused_score, sparse_score
+from gateway.search.tuning import Tuning
 
 # How the engine names a point: it gives UUIDs, and takes their text as well.
 PointId = int | str | UUID
@@ -27,13 +28,14 @@ _PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata
 class Engine:
     """The calls of `wire`, run on an `EdgeShard`. Raises the engine's bare `Exception`s."""
 
-    def __init__(self, path: Path, config: wire.Config, *, create: bool) -> None:
+    def __init__(self, path: Path, config: wire.Config, tuning: Tuning, *, create: bool) -> None:
         # The engine has a lock of its own, but looks at it too late: a second load is refused,
         # and has by then cut off the journal of the first, whose next flush fails (0.9).
         self._lock = hold(path)
         if create and not path.exists():
-            _create(path, config)
-        self._shard = edge.EdgeShard.load(str(path))
+            shard.create(path, config, tuning)
+        self._shard = shard.load(path, config, tuning)
+        self._tuning = tuning
         self._log_dir = path / "wal"
         self._encoder = Encoder(
             k1=config.k1,
@@ -147,6 +149,8 @@ class Engine:
                 stages.append((wire.SPARSE, edge.SparseVector(indices, values)))
         limit = max(call.limit, call.prefetch) if len(stages) > 1 else call.limit
         condition = filter_of(call.selection)
+        # The sparse stage has no use for them.
+        params = shard.search_params(self._tuning, limit)
         answers = self._shard.query_batch(
             edge.QueryBatchRequest(
                 [
@@ -155,6 +159,7 @@ class Engine:
                         query=edge.Query.Nearest(vector, using),
                         filter=condition,
                         with_payload=False,
+                        params=params,
                     )
                     for using, vector in stages
                 ]
@@ -231,37 +236,6 @@ class Engine:
         return wire.Slice(
             [_stored(record) for record in records], None if next_id is None else str(next_id)
         )
-
-
-def _create(path: Path, config: wire.Config) -> None:
-    """Makes the directory under another name first: a half-made one is never loaded."""
-    unfinished = path.with_name(path.name + ".new")
-    if unfinished.exists():
-        _remove(unfinished)
-    unfinished.mkdir(parents=True)
-    shard = edge.EdgeShard.create(
-        str(unfinished),
-        edge.EdgeConfig(
-            vectors={
-                wire.DENSE: edge.EdgeVectorParams(
-                    size=config.dimension, distance=edge.Distance.Cosine
-                )
-            },
-            sparse_vectors={wire.SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        ),
-    )
-    shard.flush()
-    shard.close()
-    unfinished.rename(path)
-
-
-def _remove(directory: Path) -> None:
-    for entry in sorted(directory.rglob("*"), reverse=True):
-        if entry.is_dir():
-            entry.rmdir()
-        else:
-            entry.unlink()
-    directory.rmdir()
 
 
 def _fields(fields: list[str] | None) -> bool | list[str]:

@@ -24,6 +24,7 @@ from gateway.search.locks import LOCK_WAIT_S, Locked, hold_within
 from gateway.search.points import FolderInUse, Generations, at, no_collection, split
 from gateway.search.pool import ProcessPool
 from gateway.search.process import OPEN_TIMEOUT_S, StoreProcess
+from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
 from runtime.supervision import ResourceTaken
@@ -36,12 +37,14 @@ PROCESSES: Final = 40
 class EmbeddedGenerations:
     """What `Points` says of generations, in DATA_DIR."""
 
-    def __init__(self, data_dir: Path, *, processes: int = PROCESSES) -> None:
+    def __init__(
+        self, data_dir: Path, *, processes: int = PROCESSES, tuning: Tuning = USUAL
+    ) -> None:
         self._root = data_dir / "store"
         self._lock: int | None = None
         # Collections that have a live generation.
         self._folders: dict[str, Folder] = {}
-        self._pool = ProcessPool(processes)
+        self._pool = ProcessPool(processes, tuning)
         # One change of the generations at a time; each goes on without its caller.
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()

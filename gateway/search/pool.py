@@ -12,6 +12,7 @@ from gateway.search import wire
 from gateway.search.locks import Locked
 from gateway.search.points import FolderInUse, unavailable
 from gateway.search.process import StoreProcess
+from gateway.search.tuning import Tuning
 from runtime.deadline import Deadline, expired
 
 
@@ -42,8 +43,9 @@ class ProcessPool:
     One more takes the place of the one that was idle for longest.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tuning: Tuning) -> None:
         self._most = most
+        self._tuning = tuning
         # In the order of their last use.
         self._places: dict[Path, _Place] = {}
         self._closing: dict[Path, asyncio.Task[None]] = {}
@@ -123,7 +125,7 @@ class ProcessPool:
                 f"(generation {directory.name}). Restore them, or delete its folder "
                 "to begin afresh."
             )
-        process = StoreProcess(directory, config)
+        process = StoreProcess(directory, config, self._tuning)
         try:
             await process.start(create=create)
         except Locked:

@@ -18,6 +18,7 @@ import msgspec
 from gateway.search import wire
 from gateway.search.locks import Locked
 from gateway.search.points import FAILED, unavailable
+from gateway.search.tuning import Tuning
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
 
@@ -47,8 +48,8 @@ class StoreProcess:
     writing: a place among the writes under way, to be held while one is called.
     """
 
-    def __init__(self, path: Path, config: wire.Config) -> None:
-        self._open = wire.Open(str(path), config)
+    def __init__(self, path: Path, config: wire.Config, tuning: Tuning) -> None:
+        self._open = wire.Open(str(path), config, tuning=tuning)
         self._connection: _Connection | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._failures = 0

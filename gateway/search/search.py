@@ -256,7 +256,11 @@ def open_search(settings: StoreSettings) -> Search:
 
 def _adapter(settings: StoreSettings) -> Points:
     if settings.qdrant_url is None:
-        return EmbeddedPoints(settings.data_dir)
+        return EmbeddedPoints(
+            settings.data_dir,
+            tuning=settings.tuning(),
+            optimize_timeout_s=settings.optimize_timeout_seconds,
+        )
     from gateway.search.server import ServerPoints, connect
 
     key = settings.qdrant_api_key

@@ -7,6 +7,7 @@ from typing import Final, Literal, cast, get_args
 
 from pydantic import Field, SecretStr, field_validator
 
+from gateway.search.tuning import Quantization, Tuning
 from gateway.search.wire import IndexKind
 from runtime.settings import Settings
 
@@ -65,6 +66,39 @@ class StoreSettings(Settings):
         description="Constant of the reciprocal rank fusion of dense and BM25; smaller trusts "
         "the top more.",
     )
+    hnsw_from_vectors: int = Field(
+        50_000,
+        ge=0,
+        description="Chunks from which on a part of the embedded store gets a graph (HNSW) when "
+        "it is optimised: at a start, and at the end of a rebuild. Fewer are compared one by "
+        "one; 0 never builds one. A Qdrant server decides that itself.",
+    )
+    hnsw_m: int = Field(
+        16,
+        ge=4,
+        le=128,
+        description="Edges of a chunk in the graph; more find more, in more memory.",
+    )
+    hnsw_ef_construct: int = Field(
+        100, ge=4, le=2000, description="Candidates for a chunk's edges while the graph is built."
+    )
+    hnsw_ef: int = Field(
+        128,
+        ge=1,
+        le=10_000,
+        description="Candidates that a search in the graph keeps; more find more, in more time.",
+    )
+    vector_quantization: Quantization = Field(
+        "none",
+        description="int8 gives chunks with a graph a copy of a quarter of the size that is "
+        "searched first.",
+    )
+    optimize_timeout_seconds: float = Field(
+        600.0,
+        ge=0,
+        description="How long a start may wait for a collection of the embedded store to be "
+        "optimised; 0 does not optimise at the start.",
+    )
     filter_fields: str = Field(
         "",
         pattern=rf"^\s*({_FIELD}(:(keyword|integer|float|bool|datetime))?\s*(,\s*|$))*$",
@@ -79,12 +113,37 @@ class StoreSettings(Settings):
         description="Language whose stop words and word stems BM25 uses in new collections.",
     )
 
+    max_collections: int = Field(
+        32,
+        ge=1,
+        le=1000,
+        description="Most collections there may be; each takes a process of its own in the "
+        "embedded store.",
+    )
+    reindex_keep_seconds: float = Field(
+        300.0,
+        ge=10,
+        le=86_400,
+        description="How long a collection's old generation is kept after a rebuild, for the "
+        "searches that go on in it.",
+    )
+
     @field_validator("bm25_language")
     @classmethod
     def _known_language(cls, value: str) -> str:
         if value not in get_args(Language):
             raise ValueError(f"must be one of {', '.join(get_args(Language))}")
         return value
+
+    def tuning(self) -> Tuning:
+        """How the store finds its way among many vectors."""
+        return Tuning(
+            self.hnsw_from_vectors,
+            self.hnsw_m,
+            self.hnsw_ef_construct,
+            self.hnsw_ef,
+            self.vector_quantization,
+        )
 
     def indexed_fields(self) -> dict[str, IndexKind]:
         """FILTER_FIELDS as field → type of its index."""

@@ -1,7 +1,7 @@
 """The words of the store: points, conditions, and the frames to the store's process.
 
 A frame is a 32-bit little-endian length and that many bytes of MessagePack.
-This module imports nothing of the gateway, so that the store's process stays small.
+This module imports next to nothing of the gateway, so that the store's process stays small.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
+
+from gateway.search.tuning import USUAL, Tuning
 
 # The largest frame: 1,024 passages of 8,192 four-byte characters, with metadata of 16 KiB as
 # JSON, which are 36 KiB here if all are short floats: 69 MiB. Whoever sends more is broken.
@@ -150,6 +152,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     path: str
     config: Config
     create: bool = False
+    tuning: Tuning = USUAL
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
