@@ -84,6 +84,7 @@ def test_what_the_door_answers_is_told_of_every_route() -> None:
         ("POST", "/search", "/search", QUERY),
         ("POST", "/index", "/index", {"documents": [{"text": "x"}]}),
         ("GET", "/documents", "/documents", None),
+        ("DELETE", "/documents?filter=%7B%22n%22:1%7D", "/documents", None),
         ("GET", "/documents/there/it is", "/documents/{id}", None),
         ("DELETE", "/documents/there/it is", "/documents/{id}", None),
         ("GET", "/health", "/health", None),

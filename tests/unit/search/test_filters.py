@@ -131,7 +131,11 @@ def test_what_is_not_sane_is_refused_by_its_place(
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "x", "2024-05-01"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -140,19 +144,20 @@ JSON = st.recursive(
             max_size=3,
         )
     ),
-    max_leaves=12,
+    max_leaves=8,
 )
 
 
 @given(st.dictionaries(st.sampled_from(["not", "or", "a", "b.c"]), JSON, max_size=3))
 def test_any_object_is_a_filter_or_refused_by_its_place(raw: dict[str, Any]) -> None:
+    refusal: ServiceError | None = None
     try:
-        chosen = selection(parse_filter(raw))
+        assert len(selection(parse_filter(raw)).must) == len(raw)
     except ServiceError as error:
-        assert error.reason is Reason.INVALID_ARGUMENT
-        assert error.metadata["field"].startswith("filter.")
-    else:
-        assert len(chosen.must) == len(raw)
+        refusal = error
+    if refusal is not None:
+        assert refusal.reason is Reason.INVALID_ARGUMENT
+        assert refusal.metadata["field"].startswith("filter.")
 
 
 @pytest.mark.parametrize(
