@@ -79,7 +79,9 @@ async def open_points(adapter: str, folder: Path) -> AsyncIterator[tuple[Points,
     finally:
         await server.aclose()
         cleaning = connect(str(SERVER_URL), api_key=None, grpc_port=6334)
-        await cleaning.delete_collection(f"{name}@1")
+        for made in (await cleaning.get_collections()).collections:
+            if made.name.startswith(name):  # neighbours and all generations, live or not
+                await cleaning.delete_collection(made.name)
         await cleaning.close()
 
 
