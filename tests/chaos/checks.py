@@ -23,6 +23,10 @@ PAGE: Final = 7
 MOST_HITS: Final = 200
 
 
+class Unreadable(Exception):
+    """The gateway did not answer though nobody harms it."""
+
+
 @dataclass(slots=True)
 class Checked:
     """Documents looked at, those that were there, chunks compared, and what was wrong."""
@@ -40,13 +44,18 @@ async def check(
     """Looks at every document, then settles the ledger on what was found.
 
     chunking: the collection's own, of documents that named none.
+    Raises Unreadable when documents cannot be listed or searched.
     """
     checked = Checked()
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
         listed = await _listed(client, document_ids, checked)
         for document_id in document_ids:
             checked.documents += 1
-            found = await _document(client, document_id)
+            try:
+                found = await _document(client, document_id)
+            except Unreadable as error:
+                checked.faults.append(f"{document_id}: {error}; {_story(ledger, document_id)}")
+                continue
             possible = ledger.possible(document_id)
             content = _match(found, possible)
             wrong = list(_faults(found, content, possible, listed.get(document_id), chunking))
@@ -168,13 +177,19 @@ async def _search_faults(
         checked.searches += 1
         hits = Counter((hit["document_id"], hit["chunk"], hit["text"]) for hit in answer["sources"])
         if hits != expected:
-            missing, more = expected - hits, hits - expected
-            faults.append(f"{mode} search misses {sorted(missing)} and finds {sorted(more)}")
+            missing, more = _told(expected - hits), _told(hits - expected)
+            faults.append(f"{mode} search misses {missing} and finds besides {more}")
     return faults
 
 
+def _told(hits: Counter[tuple[str, int, str]]) -> list[str]:
+    """Chunks by their places, and how they begin."""
+    return [f"{one}#{ordinal} {text[:30]!r}" for one, ordinal, text in sorted(hits.elements())]
+
+
 def _ok(response: httpx.Response) -> dict[str, Any]:
-    assert response.status_code == 200, f"{response.url}: {response.status_code} {response.text}"
+    if response.status_code != 200:
+        raise Unreadable(f"{response.url}: {response.status_code} {response.text}")
     answer: dict[str, Any] = response.json()
     return answer
 

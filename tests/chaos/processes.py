@@ -20,6 +20,7 @@ import psutil
 ROOT: Final = Path(__file__).parents[2]
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
+MOST_FAULTS: Final = 5
 STORE_MODULE: Final = "gateway.search.child"
 _PORTS: Final = {"http_port": "SERVER_PORT", "grpc_port": "GRPC_PORT"}
 
@@ -57,8 +58,19 @@ class Process:
         self._keeping = asyncio.create_task(self._keep(), name=self._module)
 
     async def until_ready(self) -> None:
-        """Returns when this life serves."""
-        await asyncio.wait_for(self.ready.wait(), START_TIMEOUT_S)
+        """Returns when this life serves. Raises RuntimeError when no life gets so far."""
+        assert self._keeping is not None
+        ready = asyncio.create_task(self.ready.wait())
+        try:
+            await asyncio.wait(
+                (ready, self._keeping),
+                timeout=START_TIMEOUT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            ready.cancel()
+        if not self.ready.is_set():
+            raise RuntimeError(f"{self._module} does not start: {self.faults} {self.tail()}")
 
     async def kill(self) -> None:
         """SIGKILL to this life, if there is one; returns when it is dead."""
@@ -93,7 +105,8 @@ class Process:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     async def _keep(self) -> None:
-        while not self._stopping:
+        # It ends by itself at most where something died that it needs to start.
+        while not self._stopping and len(self.faults) < MOST_FAULTS:
             code = await self._live()
             assert self._process is not None
             if self._process.pid not in self._killed and (code != 0 or not self._stopping):

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from chaos.checks import DEFAULT_CHUNKING, Checked, check
 from chaos.folder import Swept, check_folder
+from chaos.jobs import JobWriter
 from chaos.ledger import Ledger
 from chaos.processes import Cluster, running
 from chaos.writers import Writer
@@ -23,6 +24,7 @@ COLLECTION: Final = "documents"
 SOLE_WRITERS: Final = 4
 SOLE_DOCUMENTS: Final = 8
 SHARED_DOCUMENTS: Final = 6
+JOB_DOCUMENTS: Final = 8
 
 
 class Actor(Protocol):
@@ -59,7 +61,9 @@ class Stage:
             Writer(name, seed, cluster, self.ledger, document_ids, patient=patient)
             for name, document_ids in documents.items()
         ]
-        self.document_ids = sorted({one for each in documents.values() for one in each})
+        by_job = [f"job/{m}" for m in range(JOB_DOCUMENTS)]
+        self.jobs = JobWriter(seed, cluster, self.ledger, by_job)
+        self.document_ids = sorted({one for each in documents.values() for one in each}) + by_job
         for document_id in self.document_ids:
             self.ledger.settle(document_id, None)
 
@@ -69,7 +73,8 @@ class Stage:
         """Has writers and actors work until `act` sets the event it is given."""
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            for actor in (*self.writers, *actors):
+            everybody: tuple[Actor, ...] = (*self.writers, self.jobs, *actors)
+            for actor in everybody:
                 group.create_task(actor.run(over))
             await act(over)
         await self.cluster.until_ready()
@@ -100,6 +105,7 @@ async def staged(
         *(fault for checked in outcome.checks for fault in checked.faults),
         *outcome.swept.faults,
         *(answer for writer in stage.writers for answer in writer.unexpected),
+        *stage.jobs.faults,
         *cluster.faults,
     ]
     outcome.duration_s = time.monotonic() - started_s

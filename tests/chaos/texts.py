@@ -25,10 +25,11 @@ def metadata(document_id: str, mark: int) -> dict[str, object]:
     return {"doc": document_id, "mark": mark}
 
 
-def fresh(rng: random.Random, document_id: str, mark: int) -> Content:
-    """A content that was never there."""
+def fresh(rng: random.Random, document_id: str, mark: int, *, own_chunking: bool = True) -> Content:
+    """A content that was never there; now and then with a chunking of its own."""
     lines = [_line(rng, document_id, mark, n) for n in range(rng.randint(1, _MOST_LINES))]
-    return Content("\n\n".join(lines), mark, rng.choice(_CHUNKINGS))
+    chunking = rng.choice(_CHUNKINGS)
+    return Content("\n\n".join(lines), mark, chunking if own_chunking else None)
 
 
 def edited(rng: random.Random, document_id: str, mark: int, before: Content) -> Content:
