@@ -74,6 +74,8 @@ class EmbeddedGenerations:
             ) from error
 
     def _load(self) -> None:
+        if self._lock is not None:
+            return  # started already
         self._lock = hold_within(self._root, LOCK_WAIT_S)
         for path in sorted(self._root.iterdir()):
             folder = Folder(path)

@@ -123,7 +123,7 @@ async def test_a_data_folder_that_cannot_be_written_is_one_clear_line(
     def refuse(*_: object, **__: object) -> None:  # root, who may run this, may write anywhere
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("gateway.search.embedded.TemporaryFile", refuse)
+    monkeypatch.setattr("gateway.search.generations.TemporaryFile", refuse)
     with pytest.raises(ResourceTaken, match=r"^DATA_DIR: .*Read-only file system"):
         async with embedded_search(tmp_path):
             pytest.fail("a store on a medium that is read-only")
