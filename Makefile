@@ -3,6 +3,7 @@
 # PYTHON            which Python .venv is made with (3.11 or newer; default: the newest found)
 # TORCH_INDEX_URL   package index to take torch from (default: where pip takes all else from)
 # TESTS             what `make test` runs (default: tests)
+# CHAOS             what `make chaos` is told, such as --seed 7 --kills 20
 
 TESTS ?= tests
 PYTEST := .venv/bin/python -m pytest
@@ -10,7 +11,8 @@ PYTEST := .venv/bin/python -m pytest
 export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test test-unit test-integration lint types format protos bench clean
+.PHONY: help run setup test test-unit test-integration lint types format protos bench bench-quality \
+	chaos clean
 
 help:
 	@echo 'make run               start everything on http://127.0.0.1:8080 (Ctrl-C stops it)'
@@ -22,6 +24,8 @@ help:
 	@echo 'make format            put the code into its format'
 	@echo 'make protos            write the stubs of protos/ again'
 	@echo 'make bench             measure speed and quality'
+	@echo 'make bench-quality     measure retrieval, and fail if it got worse'
+	@echo 'make chaos             kill processes 260 times while documents are written and rebuilt'
 	@echo 'make clean             remove .venv, caches and build output; data/ stays'
 
 # Cheap when nothing changed: the script compares its stamp and leaves.
@@ -57,6 +61,14 @@ protos: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+# QUICK=1 takes one collection: a minute.
+bench-quality: setup
+	.venv/bin/python -m bench retrieval $(if $(QUICK),--quick)
+
+# CHAOS='--seed 7 --kills 20' repeats a run, or makes it shorter.
+chaos: setup
+	PYTHONPATH=.:protos:tests .venv/bin/python -m chaos $(CHAOS)
 
 clean:
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
