@@ -103,10 +103,11 @@ class StoreProcess:
                 log.info("The store's process is back.")
 
     async def _restart(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is not None:
             self._failures = self._failures + 1 if connection.age_s() < MOST_BACKOFF_S else 0
             code = await connection.reap()
+            self._connection = None  # not before: whoever cancels this has it reaped
             log.error("The store's process ended; starting it again.", extra={"exit": code})
         await asyncio.sleep(min(FIRST_BACKOFF_S * 2**self._failures, MOST_BACKOFF_S))
         self._connection = await _connect(self._open)

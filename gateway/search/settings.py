@@ -66,32 +66,37 @@ class StoreSettings(Settings):
         description="Constant of the reciprocal rank fusion of dense and BM25; smaller trusts "
         "the top more.",
     )
-    hnsw_from_vectors: int = Field(
-        50_000,
-        ge=0,
-        description="Chunks from which on a part of the embedded store gets a graph (HNSW) when "
-        "it is optimised: at a start, and at the end of a rebuild. Fewer are compared one by "
-        "one; 0 never builds one. A Qdrant server decides that itself.",
+    vector_quantization: Quantization = Field(
+        "int8",
+        description="Small copies of the vectors that searches look at first: int8 (a quarter of "
+        "the size, in memory) or none. The embedded store makes them when it optimises; a Qdrant "
+        "server for new collections.",
     )
     hnsw_m: int = Field(
-        16,
-        ge=4,
+        0,
+        ge=0,
         le=128,
-        description="Edges of a chunk in the graph; more find more, in more memory.",
+        description="Edges of a chunk in the graph over the vectors (HNSW), such as 16. 0: the "
+        "embedded store builds none, which is fast enough up to some 500,000 chunks; a Qdrant "
+        "server takes its own default.",
     )
     hnsw_ef_construct: int = Field(
-        100, ge=4, le=2000, description="Candidates for a chunk's edges while the graph is built."
+        100,
+        ge=4,
+        le=2000,
+        description="Candidates for a chunk's edges while a graph is built; used with HNSW_M.",
     )
     hnsw_ef: int = Field(
         128,
         ge=1,
         le=10_000,
-        description="Candidates that a search in the graph keeps; more find more, in more time.",
+        description="Candidates that a search in a graph keeps; more find more, in more time.",
     )
-    vector_quantization: Quantization = Field(
-        "none",
-        description="int8 gives chunks with a graph a copy of a quarter of the size that is "
-        "searched first.",
+    optimize_from_vectors: int = Field(
+        20_000,
+        ge=0,
+        description="Chunks from which on a part of the embedded store is optimised (at a start "
+        "and at the end of a rebuild), where fewer are searched as they are; 0: never.",
     )
     optimize_timeout_seconds: float = Field(
         600.0,
@@ -138,11 +143,11 @@ class StoreSettings(Settings):
     def tuning(self) -> Tuning:
         """How the store finds its way among many vectors."""
         return Tuning(
-            self.hnsw_from_vectors,
+            self.optimize_from_vectors,
+            self.vector_quantization,
             self.hnsw_m,
             self.hnsw_ef_construct,
             self.hnsw_ef,
-            self.vector_quantization,
         )
 
     def indexed_fields(self) -> dict[str, IndexKind]:

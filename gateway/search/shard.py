@@ -19,6 +19,8 @@ LEAST_VACUUMED: Final = 1000
 # Vectors (kilobytes of them) that a filter may let through and still be compared one by one.
 FULL_SCAN_KB: Final = 10_000
 VECTOR_BYTES: Final = 4
+# The engine's own folder for parts that are not complete yet (0.9).
+UNFINISHED_PARTS: Final = "temp_segments"
 # Parts that optimising aims at. What is new becomes a part of its own until there are so many,
 # and then the smallest grows: with fewer, more would be built anew each time; with more, each
 # search would have more graphs to walk.
@@ -38,6 +40,8 @@ def create(path: Path, config: wire.Config, tuning: Tuning) -> None:
 
 def load(path: Path, config: wire.Config, tuning: Tuning) -> edge.EdgeShard:
     """Opens a directory. Its parts stay as they are until they are optimised."""
+    # What a process was building when it was killed; the engine would leave it there for ever.
+    rmtree(path / UNFINISHED_PARTS, ignore_errors=True)
     return edge.EdgeShard.load(str(path), _layout(config, tuning))
 
 
