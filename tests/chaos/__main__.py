@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.model import small_model
-from chaos.rebuilding import calm_rebuilds, storm_of_rebuilds
+from chaos.rebuilding import rebuilding
 from chaos.report import told
 from chaos.stage import Outcome
 from chaos.storm import storm
@@ -40,16 +40,11 @@ def _scenarios(arguments: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
             f"{kills} kills while documents are written",
             lambda folder, model: storm(folder, model, seed=seed, kills=kills),
         )
-    if rebuild_kills:
+    if rebuild_kills or arguments.rebuilds:
         yield (
-            f"{rebuild_kills} kills while the collection is rebuilt, read and written",
-            lambda folder, model: storm_of_rebuilds(folder, model, seed=seed, kills=rebuild_kills),
-        )
-    if arguments.rebuilds:
-        yield (
-            f"{arguments.rebuilds} rebuilds while it is read and written, and nobody dies",
-            lambda folder, model: calm_rebuilds(
-                folder, model, seed=seed, rebuilds=arguments.rebuilds
+            f"{arguments.rebuilds} rebuilds, then {rebuild_kills} kills during rebuilds",
+            lambda folder, model: rebuilding(
+                folder, model, seed=seed, rebuilds=arguments.rebuilds, kills=rebuild_kills
             ),
         )
 

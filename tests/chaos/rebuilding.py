@@ -33,37 +33,23 @@ POLL_S: Final = 0.2
 TIMEOUT_S: Final = 60.0
 
 
-async def storm_of_rebuilds(
-    folder: Path, model: dict[str, str], *, seed: int, kills: int
+async def rebuilding(
+    folder: Path, model: dict[str, str], *, seed: int, rebuilds: int, kills: int
 ) -> Outcome:
-    """Rebuilds, reads and writes while processes die; model: as in `staged`."""
+    """So many rebuilds while nobody dies, then rebuilds through so many kills.
+
+    In calm no read fails and no write is refused. Runs in `folder`, which is empty; model: as in
+    `staged`.
+    """
     async with staged(folder, model, seed, REINDEX_KEEP_SECONDS=str(KEEP_S)) as stage:
+        cast = await _Cast.of(stage)
         killer = Killer(seed, stage.cluster, stage.ledger, TARGETS)
-        cast = await _Cast.of(stage, cancels=True)
+        await cast.calm(rebuilds)
         while (left := kills - killer.kills.total()) > 0:
             await cast.perform(partial(killer.rage, min(left, ROUND_KILLS)))
         stage.outcome.kills = killer.kills
         await cast.leave()
     return stage.outcome
-
-
-async def calm_rebuilds(
-    folder: Path, model: dict[str, str], *, seed: int, rebuilds: int
-) -> Outcome:
-    """So many rebuilds while nobody dies: no read fails and no write is refused."""
-    async with staged(folder, model, seed, patient=True, REINDEX_KEEP_SECONDS=str(KEEP_S)) as stage:
-        cast = await _Cast.of(stage, most=rebuilds)
-        await cast.perform(_idle)
-        for reader in cast.readers:
-            stage.outcome.faults += [f"a read failed: {how}" for how in reader.failed]
-        await cast.leave()
-        if cast.rebuilder.ends != {"succeeded": rebuilds}:
-            stage.outcome.faults.append(f"rebuilds ended as {dict(cast.rebuilder.ends)}")
-    return stage.outcome
-
-
-async def _idle(over: asyncio.Event) -> None:
-    await over.wait()
 
 
 class _Cast:
@@ -75,7 +61,7 @@ class _Cast:
         self.readers = readers
 
     @classmethod
-    async def of(cls, stage: Stage, *, most: int = 0, cancels: bool = False) -> _Cast:
+    async def of(cls, stage: Stage) -> _Cast:
         """Indexes what will be read, which has to succeed."""
         rng = random.Random(f"{stage.seed} readers")
         documents = {
@@ -84,12 +70,22 @@ class _Cast:
         }
         await _index(stage, documents)
         readers = [Reader(stage.seed + n, stage.cluster, documents) for n in range(READERS)]
-        rebuilder = Rebuilder(stage.seed, stage.cluster, most=most, cancels=cancels)
-        return cls(stage, rebuilder, readers)
+        return cls(stage, Rebuilder(stage.seed, stage.cluster), readers)
 
-    async def perform(self, act: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    async def calm(self, rebuilds: int) -> None:
+        """So many rebuilds, with nothing that may go wrong."""
+        await self.perform(partial(self.rebuilder.until_succeeded, rebuilds), patient=True)
+        for reader in self.readers:
+            self._stage.outcome.faults += [f"a read failed: {how}" for how in reader.failed]
+        if self.rebuilder.ends.keys() != {"succeeded"}:
+            self._stage.outcome.faults.append(f"rebuilds ended as {dict(self.rebuilder.ends)}")
+        self.rebuilder.cancels = True
+
+    async def perform(
+        self, act: Callable[[asyncio.Event], Awaitable[None]], *, patient: bool = False
+    ) -> None:
         """Everybody at work; then what the last job left is waited for, and all is checked."""
-        await self._stage.perform(act, self.rebuilder, *self.readers)
+        await self._stage.perform(act, self.rebuilder, *self.readers, patient=patient)
         await self.rebuilder.until_none_runs()
         await self._stage.check(await self._chunking())
 

@@ -26,15 +26,15 @@ _REFUSALS: Final = frozenset({409, 503, 504})
 class Rebuilder:
     """One client that asks for the next rebuild when the last has ended.
 
-    most: rebuilds that succeed before it sets `over` itself; 0: it goes on until then.
+    cancels: whether it cancels some of them.
     ends: jobs by how they ended; faults: what no death of a process explains.
     """
 
-    def __init__(self, seed: int, cluster: Cluster, *, most: int = 0, cancels: bool = True) -> None:
+    def __init__(self, seed: int, cluster: Cluster) -> None:
         self._rng = random.Random(f"{seed} rebuilder")
         self._cluster = cluster
-        self._most = most
-        self._cancels = cancels
+        self.cancels = False
+        self._ended_one = asyncio.Event()
         self.ends: Counter[str] = Counter()
         self.faults: list[str] = []
 
@@ -43,12 +43,10 @@ class Rebuilder:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
             while not over.is_set():
                 await self._rebuild(client)
-                if self._most and self.ends["succeeded"] >= self._most:
-                    over.set()
 
     async def _rebuild(self, client: httpx.AsyncClient) -> None:
         chunk_size, overlap = self._rng.choice(_CHUNKINGS)
-        cancels = self._cancels and self._rng.random() < CANCELLED
+        cancels = self._rng.random() < CANCELLED and self.cancels
         cancel_s = self._rng.uniform(0, MOST_CANCEL_S)
         asked = {"chunk_size": chunk_size, "overlap": overlap}
         response = await self._call(client, "POST", "/reindex", json=asked)
@@ -70,6 +68,15 @@ class Rebuilder:
             self.ends[f"failed: {job['error']['reason']}"] += 1
         else:
             self.ends[job["state"]] += 1
+        self._ended_one.set()
+
+    async def until_succeeded(self, count: int, over: asyncio.Event) -> None:
+        """Sets `over` once so many rebuilds have succeeded. Raises TimeoutError."""
+        async with asyncio.timeout(count * JOB_TIMEOUT_S):
+            while self.ends["succeeded"] < count:
+                self._ended_one.clear()
+                await self._ended_one.wait()
+        over.set()
 
     async def until_none_runs(self) -> None:
         """Returns when no job is queued or running. Raises TimeoutError."""

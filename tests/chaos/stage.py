@@ -51,14 +51,14 @@ class Outcome:
 class Stage:
     """A running system that is written to. outcome: complete once the stage is left."""
 
-    def __init__(self, seed: int, cluster: Cluster, *, patient: bool) -> None:
+    def __init__(self, seed: int, cluster: Cluster) -> None:
         self.seed = seed
         self.cluster = cluster
         self.ledger = Ledger()
         self.outcome = Outcome(seed)
         documents = _documents()
         self.writers = [
-            Writer(name, seed, cluster, self.ledger, document_ids, patient=patient)
+            Writer(name, seed, cluster, self.ledger, document_ids)
             for name, document_ids in documents.items()
         ]
         by_job = [f"job/{m}" for m in range(JOB_DOCUMENTS)]
@@ -68,9 +68,17 @@ class Stage:
             self.ledger.settle(document_id, None)
 
     async def perform(
-        self, act: Callable[[asyncio.Event], Awaitable[None]], *actors: Actor
+        self,
+        act: Callable[[asyncio.Event], Awaitable[None]],
+        *actors: Actor,
+        patient: bool = False,
     ) -> None:
-        """Has writers and actors work until `act` sets the event it is given."""
+        """Has writers and actors work until `act` sets the event it is given.
+
+        patient: no writer gives a short time-out, and no write may be refused.
+        """
+        for writer in self.writers:
+            writer.patient = patient
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             everybody: tuple[Actor, ...] = (*self.writers, self.jobs, *actors)
@@ -87,16 +95,15 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    folder: Path, model: dict[str, str], seed: int, *, patient: bool = False, **settings: str
+    folder: Path, model: dict[str, str], seed: int, **settings: str
 ) -> AsyncIterator[Stage]:
     """Starts everything in `folder`; at the end all is stopped and the folder looked at.
 
-    model: the embedder's settings and VECTOR_DIM. patient: no writer gives a short time-out,
-    and no write may be refused. settings: the gateway's.
+    model: the embedder's settings and VECTOR_DIM; settings: the gateway's.
     """
     started_s = time.monotonic()
     async with running(folder, model, **settings) as cluster:
-        stage = Stage(seed, cluster, patient=patient)
+        stage = Stage(seed, cluster)
         yield stage
     outcome = stage.outcome
     outcome.swept = await check_folder(cluster.data_dir, COLLECTION)

@@ -37,8 +37,6 @@ class Writer:
         cluster: Cluster,
         ledger: Ledger,
         document_ids: Sequence[str],
-        *,
-        patient: bool,
     ) -> None:
         self._rng = random.Random(f"{seed} {name}")
         # Marks of two writers differ, and so do their texts.
@@ -46,7 +44,7 @@ class Writer:
         self._cluster = cluster
         self._ledger = ledger
         self._ids = document_ids
-        self._patient = patient
+        self.patient = False
         self._tried: dict[str, Content] = {}
         self.unexpected: list[str] = []
 
@@ -94,7 +92,7 @@ class Writer:
     def _impatience(self) -> dict[str, Any]:
         """One caller in twenty gives the gateway little time, another leaves early."""
         drawn, short_s = self._rng.random(), self._rng.uniform(0.005, 0.2)
-        if self._patient:
+        if self.patient:
             return {}
         if drawn < 0.05:
             return {"headers": {"X-Request-Timeout": f"{short_s:.3f}"}}
@@ -114,7 +112,7 @@ class Writer:
             response = await client.request(method, self._cluster.url + path, **how)
         except httpx.TransportError as error:
             acknowledged, answer = False, type(error).__name__
-            if self._patient:
+            if self.patient:
                 self.unexpected.append(f"{method} {path}: {answer}")
         else:
             acknowledged, answer = self._judged(method, path, response)
@@ -129,6 +127,6 @@ class Writer:
         absent = method == "DELETE" and reason == "DOCUMENT_NOT_FOUND"
         if response.status_code == 200 or absent:
             return True, answer
-        if self._patient or response.status_code not in REFUSALS:
+        if self.patient or response.status_code not in REFUSALS:
             self.unexpected.append(f"{method} {path}: {response.status_code} {response.text}")
         return False, answer
