@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gateway.answers import Source, StageScores
 from gateway.clients import Completion, ModelIdentity, Passage, Scores
+from gateway.diversity import SPARE, diverse
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
 from gateway.schemas import QueryRequest, SearchRequest
@@ -100,12 +101,16 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """rerank_fusion_k: None takes the reranker's order alone."""
+    """rerank_fusion_k: None takes the reranker's order alone.
+
+    passages_per_document: 0 shows the best passages, whichever documents they are of.
+    """
 
     default_collection: str
     rerank_timeout_s: float
     rerank_candidates: int
     rerank_fusion_k: int | None
+    passages_per_document: int = 0
 
 
 @dataclass(slots=True)
@@ -196,7 +201,10 @@ class Pipeline:
         if ask.mode != "sparse":
             with self._stage("embed", found):
                 vector = await self._vector(found, stamp.model, ask.mode, budget)
-        wanted = max(ask.top_k, self._policy.rerank_candidates) if ask.rerank else ask.top_k
+        per_document = self._policy.passages_per_document
+        wanted = ask.top_k * SPARE if per_document else ask.top_k
+        if ask.rerank:
+            wanted = max(wanted, self._policy.rerank_candidates)
         with self._stage("search", found):
             hits = await self._search.nearest(
                 collection,
@@ -209,9 +217,12 @@ class Pipeline:
             )
         if ask.rerank and hits:
             with self._stage("rerank", found):
-                found.sources = await self._reranked(found, hits, ask.top_k, budget)
+                scored = max(ask.top_k, self._policy.rerank_candidates)
+                hits = diverse(hits, scored, per_document)
+                sources = await self._reranked(found, hits, budget)
         else:
-            found.sources = [_source(hit, hit.score, None) for hit in hits[: ask.top_k]]
+            sources = _unranked(hits)
+        found.sources = diverse(sources, ask.top_k, per_document)
         return found
 
     async def _vector(
@@ -233,9 +244,7 @@ class Pipeline:
             self._degrade(found, "query_truncated")
         return made.vector
 
-    async def _reranked(
-        self, found: Found, hits: Sequence[Hit], top_k: int, budget: Deadline
-    ) -> list[Source]:
+    async def _reranked(self, found: Found, hits: Sequence[Hit], budget: Deadline) -> list[Source]:
         """The hits in their final order, or in that of retrieval if the reranker is lost."""
         limit_s = min(self._policy.rerank_timeout_s, budget.remaining_s() * SHARE_OF_A_STAGE)
         try:
@@ -245,12 +254,12 @@ class Pipeline:
         except ServiceError as error:
             if error.reason in _RERANKER_LOST:
                 self._degrade(found, "rerank")
-                return [_source(hit, hit.score, None) for hit in hits[:top_k]]
+                return _unranked(hits)
             raise _about_the_query(error) from error
         if (model := self._reranker.known_model) is not None:
             found.reranker = str(model)
         order = fuse(scores.values, self._policy.rerank_fusion_k)
-        return [_source(hits[at], score, scores.values[at]) for at, score in order[:top_k]]
+        return [_source(hits[at], score, scores.values[at]) for at, score in order]
 
     def _degrade(self, found: Found, stage: Degradation) -> None:
         found.degraded.append(stage)
@@ -279,6 +288,10 @@ def _source(hit: Hit, score: float, rerank: float | None) -> Source:
         scores=StageScores(hit.dense, hit.sparse, rerank),
         metadata=hit.metadata,
     )
+
+
+def _unranked(hits: Sequence[Hit]) -> list[Source]:
+    return [_source(hit, hit.score, None) for hit in hits]
 
 
 def _passage(source: Source) -> Passage:

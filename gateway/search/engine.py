@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import qdrant_edge as edge
@@ -16,13 +16,11 @@ from gateway.search import ids, shard, wire
 from gateway.search.bm25 import Encoder
 from gateway.search.edge_filters import filter_of, index_changes
 from gateway.search.locks import hold
-from gateway.search.scores import dense_score, fuse, fused_score, sparse_score
+from gateway.search.ranking import FIELDS, passages, ranked
 from gateway.search.tuning import Tuning
 
 # How the engine names a point: it gives UUIDs, and takes their text as well.
 PointId = int | str | UUID
-
-_PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 
 
 class Engine:
@@ -124,22 +122,24 @@ class Engine:
 
     def query(self, call: wire.Query) -> wire.Found:
         """The nearest chunks of current versions; see `wire.Query`."""
-        dense, sparse = self._stages(call)
-        if dense is not None and sparse is not None:
-            ranked = [
-                (point, fused_score(score, call.fusion_k, 2))
-                for point, score in fuse((list(dense), list(sparse)), call.fusion_k)
-            ]
-        elif dense is not None:
-            ranked = [(point, dense_score(score)) for point, score in dense.items()]
-        else:
-            ranked = [(point, sparse_score(score)) for point, score in (sparse or {}).items()]
-        return self._passages(ranked[: call.limit], dense or {}, sparse or {})
+        stages, document_of = self._stages(call)
+        ranking = ranked(stages, document_of, call.fusion_k)[: call.limit]
+        if not ranking:
+            return wire.Found([], [])
+        payloads: dict[PointId, dict[str, Any]] = {
+            record.id: record.payload or {}
+            for record in self._shard.retrieve([point for point, _ in ranking], FIELDS, False)
+        }
+        versions = self._versions({payload["document_id"] for payload in payloads.values()})
+        return passages(ranking, payloads, versions, stages)
 
     def _stages(
         self, call: wire.Query
-    ) -> tuple[dict[PointId, float] | None, dict[PointId, float] | None]:
-        """Scores by point of each stage that runs, best first, in one pass of the engine."""
+    ) -> tuple[dict[str, dict[PointId, float]], dict[PointId, str]]:
+        """Scores by point of each stage that runs, best first, in one pass of the engine.
+
+        Where there are two, the document of each point as well.
+        """
         stages: list[tuple[str, Any]] = []
         if call.vector is not None:
             stages.append((wire.DENSE, wire.unpack(call.vector)))
@@ -147,7 +147,8 @@ class Engine:
             indices, values = self._encoder.question(call.text)
             if indices:
                 stages.append((wire.SPARSE, edge.SparseVector(indices, values)))
-        limit = max(call.limit, call.prefetch) if len(stages) > 1 else call.limit
+        both = len(stages) > 1
+        limit = max(call.limit, call.prefetch) if both else call.limit
         condition = filter_of(call.selection)
         # The sparse stage has no use for them.
         params = shard.search_params(self._tuning, limit)
@@ -158,7 +159,7 @@ class Engine:
                         limit=limit,
                         query=edge.Query.Nearest(vector, using),
                         filter=condition,
-                        with_payload=False,
+                        with_payload=["document_id"] if both else False,
                         params=params,
                     )
                     for using, vector in stages
@@ -169,41 +170,13 @@ class Engine:
             using: {point.id: point.score for point in answer}
             for (using, _), answer in zip(stages, answers, strict=True)
         }
-        return found.get(wire.DENSE), found.get(wire.SPARSE)
-
-    def _passages(
-        self,
-        ranked: list[tuple[PointId, float]],
-        dense: dict[PointId, float],
-        sparse: dict[PointId, float],
-    ) -> wire.Found:
-        if not ranked:
-            return wire.Found([], [])
-        wanted: list[PointId] = [point for point, _ in ranked]
-        payloads: dict[PointId, dict[str, Any]] = {
-            record.id: record.payload or {}
-            for record in self._shard.retrieve(wanted, _PASSAGE_FIELDS, False)
+        document_of = {
+            point.id: point.payload["document_id"]
+            for answer in answers
+            for point in answer
+            if point.payload
         }
-        current = self._versions({payload["document_id"] for payload in payloads.values()})
-        passages: list[wire.Passage] = []
-        stale: list[str] = []
-        for point, score in ranked:
-            payload = payloads[point]
-            if current.get(payload["document_id"]) != payload["version"]:
-                stale.append(str(point))
-                continue
-            passages.append(
-                wire.Passage(
-                    payload["document_id"],
-                    payload["ordinal"],
-                    payload["text"],
-                    payload["metadata"],
-                    score,
-                    dense.get(point),
-                    sparse.get(point),
-                )
-            )
-        return wire.Found(passages, stale)
+        return found, document_of
 
     def _versions(self, document_ids: set[str]) -> dict[str, str]:
         """Document → the version its record names."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 import grpc
 from qdrant_client import models
@@ -17,52 +17,25 @@ from gateway.search import wire
 from gateway.search.bm25 import Encoder
 from gateway.search.points import no_collection, unavailable
 from gateway.search.qdrant_filters import filter_of
-from gateway.search.scores import dense_score, fused_score, sparse_score
 from runtime.deadline import Deadline, expired
-
-PASSAGE_FIELDS: Final = ["document_id", "ordinal", "version", "text", "metadata"]
 
 Stages = dict[str, list[float] | models.SparseVector]
 
 
 def requests_for(query: wire.Query, stages: Stages) -> list[models.QueryRequest]:
-    """The ranking with its payloads; if two stages are fused, each of them as well."""
+    """One request for each stage, for points and the document of each."""
+    limit = max(query.limit, query.prefetch) if len(stages) > 1 else query.limit
     condition = filter_of(query.selection)
-    if len(stages) == 1:
-        [(using, vector)] = stages.items()
-        return [
-            models.QueryRequest(
-                query=vector,
-                using=using,
-                filter=condition,
-                limit=query.limit,
-                with_payload=PASSAGE_FIELDS,
-            )
-        ]
-    most = max(query.limit, query.prefetch)
-    fused = models.QueryRequest(
-        query=models.RrfQuery(rrf=models.Rrf(k=query.fusion_k)),
-        prefetch=[
-            models.Prefetch(query=vector, using=using, filter=condition, limit=most)
-            for using, vector in stages.items()
-        ],
-        limit=query.limit,
-        with_payload=PASSAGE_FIELDS,
-    )
-    raw = [
+    return [
         models.QueryRequest(
-            query=vector, using=using, filter=condition, limit=most, with_payload=False
+            query=vector,
+            using=using,
+            filter=condition,
+            limit=limit,
+            with_payload=["document_id"],
         )
         for using, vector in stages.items()
     ]
-    return [fused, *raw]
-
-
-def score_of(score: float, scores: dict[str, dict[str, float]], fusion_k: int) -> float:
-    """The score of a ranking made by these stages, in 0..1."""
-    if len(scores) > 1:
-        return fused_score(score, fusion_k, len(scores))
-    return dense_score(score) if wire.DENSE in scores else sparse_score(score)
 
 
 def structs(points: Sequence[wire.Point], encoder: Encoder) -> list[models.PointStruct]:

@@ -17,11 +17,11 @@ from gateway.search.qdrant import (
     Stages,
     call,
     requests_for,
-    score_of,
     stored,
     structs,
 )
 from gateway.search.qdrant_filters import filter_of
+from gateway.search.ranking import FIELDS, passages, ranked
 from gateway.search.server_generations import ServerGenerations
 from runtime.deadline import Deadline
 
@@ -147,7 +147,10 @@ class ServerPoints(ServerGenerations):
             )
 
     async def query(self, address: str, query: wire.Query, deadline: Deadline) -> wire.Found:
-        """The nearest chunks in one call, the versions their records name in another."""
+        """What each stage finds in one call; the best and their records in another.
+
+        The server's own fusion does not know documents.
+        """
         generation = await self._physical(address, deadline)
         stages = await self._stages(generation, query, deadline)
         if not stages:
@@ -156,14 +159,24 @@ class ServerPoints(ServerGenerations):
             answers = await self._client.query_batch_points(
                 generation, requests_for(query, stages), timeout=timeout_s
             )
-        ranked, *raw = (answer.points for answer in answers)
-        if not raw:
-            raw = [ranked]
-        scores = {
-            using: {str(point.id): point.score for point in points}
-            for using, points in zip(stages, raw, strict=True)
+        scores: dict[str, dict[str, float]] = {}
+        document_of: dict[str, str] = {}
+        for using, answer in zip(stages, answers, strict=True):
+            scores[using] = {str(point.id): point.score for point in answer.points}
+            for point in answer.points:
+                document_of[str(point.id)] = (point.payload or {})["document_id"]
+        ranking = ranked(scores, document_of, query.fusion_k)[: query.limit]
+        records = {ids.record_id(document_of[point]) for point, _ in ranking}
+        found = await self.retrieve(
+            generation, [*(point for point, _ in ranking), *records], deadline, fields=FIELDS
+        )
+        payloads = {point.id: point.payload for point in found}
+        versions = {
+            payload["document_id"]: payload["version"]
+            for point, payload in payloads.items()
+            if point in records
         }
-        return await self._current(generation, query, ranked, scores, deadline)
+        return passages(ranking, payloads, versions, scores)
 
     async def _stages(self, generation: str, query: wire.Query, deadline: Deadline) -> Stages:
         stages: Stages = {}
@@ -174,46 +187,6 @@ class ServerPoints(ServerGenerations):
             if indices:
                 stages[wire.SPARSE] = models.SparseVector(indices=indices, values=values)
         return stages
-
-    async def _current(
-        self,
-        generation: str,
-        query: wire.Query,
-        ranked: Sequence[models.ScoredPoint],
-        scores: dict[str, dict[str, float]],
-        deadline: Deadline,
-    ) -> wire.Found:
-        """The passages whose version is their record's; the others' ids."""
-        payloads = {str(point.id): point.payload or {} for point in ranked}
-        documents = {payload["document_id"] for payload in payloads.values()}
-        records = await self.retrieve(
-            generation,
-            [ids.record_id(document_id) for document_id in documents],
-            deadline,
-            fields=["document_id", "version"],
-        )
-        current = {record.payload["document_id"]: record.payload["version"] for record in records}
-        dense, sparse = scores.get(wire.DENSE, {}), scores.get(wire.SPARSE, {})
-        passages: list[wire.Passage] = []
-        stale: list[str] = []
-        for point in ranked:
-            point_id = str(point.id)
-            payload = payloads[point_id]
-            if current.get(payload["document_id"]) != payload["version"]:
-                stale.append(point_id)
-                continue
-            passages.append(
-                wire.Passage(
-                    payload["document_id"],
-                    payload["ordinal"],
-                    payload["text"],
-                    payload["metadata"],
-                    score_of(point.score, scores, query.fusion_k),
-                    dense.get(point_id),
-                    sparse.get(point_id),
-                )
-            )
-        return wire.Found(passages, stale)
 
     async def count(self, address: str, selection: wire.Selection, deadline: Deadline) -> int:
         """How many points are selected, exactly."""

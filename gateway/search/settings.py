@@ -60,7 +60,7 @@ class StoreSettings(Settings):
         "request asks for fewer.",
     )
     hybrid_fusion_k: int = Field(
-        10,
+        20,
         ge=1,
         le=1000,
         description="Constant of the reciprocal rank fusion of dense and BM25; smaller trusts "
