@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
-import numpy as np
 
 from gateway.cache.vectors import Embedder
-from gateway.chunking import cut, most_chunks
-from gateway.search.records import NewChunk, NewVersion, Record
+from gateway.chunking import most_chunks
+from gateway.preparing import Preparer
+from gateway.search.collections import DEFAULT_CHUNKING
 from gateway.search.search import Search
 from gateway.search.types import Chunking, Model, Target
-from gateway.text import normalise, text_sha256
+from gateway.search.versions import NewVersion, Record
+from gateway.text import text_sha256
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
-# Calls to the embedder at once, of one request: enough that it never waits for us.
-EMBED_CALLS: Final = 4
 # Chunks of documents under way, over all requests: bounds the memory that vectors take
 # (1.5 KiB each at 384 dimensions, twice) and keeps every call to the embedder full.
 WINDOW_CHUNKS: Final = 4096
 # A document of 2,000,000 characters at the smallest chunk size with half of it overlapping.
 MOST_CHUNKS: Final = 65_536
+LONG_TEXT_CHARACTERS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,28 @@ class IndexOutcome:
     results: list[DocumentResult]
 
 
+class Documents:
+    """Documents to index, in order. Each is made when its turn comes, and given away once.
+
+    characters: of each text, in the same order.
+    """
+
+    def __init__(self, characters: Sequence[int], documents: Iterable[NewDocument]) -> None:
+        self.characters = characters
+        self._documents = iter(documents)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __iter__(self) -> Iterator[NewDocument]:
+        return self._documents
+
+    @classmethod
+    def of(cls, documents: Sequence[NewDocument]) -> Documents:
+        """Those of a list."""
+        return cls([len(document.text) for document in documents], documents)
+
+
 class Indexer:
     """Indexes documents. batch_size: most texts in one call to the embedder."""
 
@@ -71,7 +94,7 @@ class Indexer:
     async def index(
         self,
         collection: str,
-        documents: Sequence[NewDocument],
+        documents: Documents | Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
     ) -> IndexOutcome:
@@ -83,147 +106,104 @@ class Indexer:
         Raises ServiceError MODEL_MISMATCH, INVALID_ARGUMENT (before anything is written),
         and what the store and the embedder raise.
         """
-        stamp = await self._search.stamp(collection, deadline)
-        chunking = chunking or stamp.chunking
-        check_documents(documents, chunking)
-        identity = await self._embedder.model(deadline)
-        model = Model(identity.name, identity.fingerprint, identity.dimension)
-        await self._search.claim(collection, model, deadline)
-        batches = _Batches(self._embedder, self._batch_size, model.fingerprint, deadline)
-        job = _Job(self._search, batches, collection, chunking, deadline)
-        workers = [asyncio.create_task(batches.work()) for _ in range(EMBED_CALLS)]
+        if not isinstance(documents, Documents):
+            documents = Documents.of(documents)
+        own = await self._claimed(collection, documents, chunking, deadline)
+        preparer = Preparer(self._search, self._embedder, batch_size=self._batch_size)
+        job = _Job(self._search, preparer, collection, chunking, own, deadline)
         tasks: list[asyncio.Task[DocumentResult]] = []
         try:
-            for document in documents:
-                tasks.append(asyncio.create_task(self._in_window(job, document)))
-            return IndexOutcome(await asyncio.gather(*tasks))
+            async with asyncio.TaskGroup() as group:
+                for document in documents:
+                    # As many at once as the window takes; the next is not even decoded before.
+                    size = most_chunks(len(document.text), chunking or own)
+                    await self._window.enter(size)
+                    task = group.create_task(job.index(document))
+                    task.add_done_callback(partial(self._leave, size))
+                    tasks.append(task)
+        except BaseExceptionGroup as errors:  # the first is what made the others end
+            raise errors.exceptions[0] from None
         finally:
-            for task in (*tasks, *workers):
-                task.cancel()
-            await asyncio.wait((*tasks, *workers))
+            await preparer.aclose()
+        return IndexOutcome([task.result() for task in tasks])
 
-    async def _in_window(self, job: _Job, document: NewDocument) -> DocumentResult:
-        size = most_chunks(len(document.text), job.chunking)
-        await self._window.enter(size)
+    def _leave(self, size: int, _: asyncio.Task[DocumentResult]) -> None:
+        self._window.leave(size)
+
+    async def _claimed(
+        self,
+        collection: str,
+        documents: Documents,
+        chunking: Chunking | None,
+        deadline: Deadline,
+    ) -> Chunking:
+        """The collection's own chunking, once it is known to take the documents.
+
+        A collection that is not there is made: with the first embedder's model.
+        """
         try:
-            return await job.index(document)
-        finally:
-            self._window.leave(size)
+            stamp = await self._search.stamp(collection, deadline)
+        except ServiceError as error:
+            if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                raise
+            check_sizes(documents.characters, chunking or DEFAULT_CHUNKING)
+        else:
+            check_sizes(documents.characters, chunking or stamp.chunking)
+            if stamp.model is not None:
+                await self._embedder.require(stamp.model.fingerprint, deadline)
+                return stamp.chunking
+        identity = await self._embedder.model(deadline)
+        model = Model(identity.name, identity.fingerprint, identity.dimension)
+        stamp = await self._search.ensure(collection, model, chunking, deadline)
+        return stamp.chunking
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One request's documents."""
+    """One request's documents. own: the collection's chunking, where the request names none."""
 
     search: Search
-    batches: _Batches
+    preparer: Preparer
     collection: str
-    chunking: Chunking
+    chunking: Chunking | None
+    own: Chunking
     deadline: Deadline
 
     async def index(self, document: NewDocument) -> DocumentResult:
         """One document, from text to durable."""
         self.deadline.share_s()
         known = await self.search.record(self.collection, document.id, self.deadline)
-        sha256 = text_sha256(document.text)
-        if known is not None and self._is_unchanged(document, sha256, known):
-            return DocumentResult(document.id, "unchanged", known.chunks, known.truncated)
-        texts = await asyncio.to_thread(cut, document.text, self.chunking)
-        chunks = await self._embedded(texts, known)
-        new = NewVersion(
-            document.id, document.text, document.metadata, sha256, self.chunking, chunks
-        )
+        made: list[NewVersion] = []
 
         async def prepare(target: Target) -> NewVersion:
-            return new
+            if self.chunking is not None:
+                target = replace(target, chunking=self.chunking)
+            made.append(await self.preparer.prepare(document, target, self.deadline))
+            return made[-1]
 
+        if (
+            known is not None
+            and await self._is_unchanged(document, known)
+            # A write that broke off may have left it; it has to be where a rebuild switches to.
+            and await self.search.settle(self.collection, known, prepare, self.deadline)
+        ):
+            return DocumentResult(document.id, "unchanged", known.chunks, known.truncated)
+        made.clear()
         status = await self.search.put_document(
             self.collection, document.id, prepare, self.deadline
         )
+        chunks = made[0].chunks  # the live generation comes first
         truncated = sum(chunk.truncated for chunk in chunks)
         return DocumentResult(document.id, status, len(chunks), truncated)
 
-    def _is_unchanged(self, document: NewDocument, sha256: str, known: Record) -> bool:
+    async def _is_unchanged(self, document: NewDocument, known: Record) -> bool:
         # The model is the collection's, which has been compared already.
-        return (
-            known.content_sha256 == sha256
-            and _canonical(known.metadata) == _canonical(document.metadata)
-            and (known.chunk_size, known.overlap)
-            == (self.chunking.chunk_size, self.chunking.overlap)
-        )
-
-    async def _embedded(self, texts: Sequence[str], known: Record | None) -> list[NewChunk]:
-        """The chunks with their vectors: those of the version before where the text is the same."""
-        normalised = [normalise(text) for text in texts]
-        hashes = [text_sha256(text) for text in normalised]
-        vectors: dict[str, tuple[bytes, bool]] = {}
-        if known is not None:
-            vectors = await self.search.vectors(self.collection, known, self.deadline)
-        missing = {
-            sha256: text
-            for sha256, text in zip(hashes, normalised, strict=True)
-            if sha256 not in vectors
-        }
-        made = await self.batches.embed(list(missing.values()))
-        vectors.update(zip(missing, made, strict=True))
-        return [
-            NewChunk(text, sha256, *vectors[sha256])
-            for text, sha256 in zip(texts, hashes, strict=True)
-        ]
-
-
-class _Batches:
-    """Texts of many documents in calls of `size`; a free worker takes what there is."""
-
-    def __init__(self, embedder: Embedder, size: int, fingerprint: str, deadline: Deadline) -> None:
-        self._embedder = embedder
-        self._size = size
-        self._fingerprint = fingerprint
-        self._deadline = deadline
-        self._texts: deque[tuple[str, asyncio.Future[tuple[bytes, bool]]]] = deque()
-        self._arrived = asyncio.Event()
-
-    async def embed(self, texts: Sequence[str]) -> list[tuple[bytes, bool]]:
-        """(little-endian float32, truncated) of each text."""
-        if not texts:
-            return []
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in texts]
-        self._texts.extend(zip(texts, futures, strict=True))
-        self._arrived.set()
-        return list(await asyncio.gather(*futures))
-
-    async def work(self) -> None:
-        """Serves until cancelled."""
-        while True:
-            while not self._texts:
-                self._arrived.clear()
-                await self._arrived.wait()
-            # Lets documents that have just become ready add theirs: fuller calls.
-            await asyncio.sleep(0)
-            batch = [self._texts.popleft() for _ in range(min(self._size, len(self._texts)))]
-            if batch:
-                await self._call(batch)
-
-    async def _call(self, batch: list[tuple[str, asyncio.Future[tuple[bytes, bool]]]]) -> None:
-        try:
-            made = await self._embedder.embed(
-                [text for text, _ in batch],
-                input_type="passage",
-                lane="bulk",
-                fingerprint=self._fingerprint,
-                deadline=self._deadline,
-            )
-            rows = np.ascontiguousarray(made.vectors, "<f4")
-            results = [(rows[at].tobytes(), at in made.truncated) for at in range(len(batch))]
-        except Exception as error:  # whatever it is, those who wait for it must hear of it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        chunking = self.chunking or self.own
+        if (known.chunk_size, known.overlap) != (chunking.chunk_size, chunking.overlap):
+            return False
+        if _canonical(known.metadata) != _canonical(document.metadata):
+            return False
+        return known.content_sha256 == await _sha256(document.text)
 
 
 class _Window:
@@ -266,10 +246,20 @@ def _canonical(metadata: dict[str, Any]) -> bytes:
     return msgspec.json.encode(metadata, order="deterministic")
 
 
-def check_documents(documents: Sequence[NewDocument], chunking: Chunking) -> None:
-    """Raises ServiceError INVALID_ARGUMENT for what the store could not keep."""
-    for position, document in enumerate(documents):
-        if most_chunks(len(document.text), chunking) > MOST_CHUNKS:
+async def _sha256(text: str) -> str:
+    """Of a long text in a thread: 2,000,000 characters take some milliseconds."""
+    if len(text) <= LONG_TEXT_CHARACTERS:
+        return text_sha256(text)
+    return await asyncio.to_thread(text_sha256, text)
+
+
+def check_sizes(characters: Iterable[int], chunking: Chunking) -> None:
+    """Raises ServiceError INVALID_ARGUMENT for texts of which the store could not keep all chunks.
+
+    characters: of the text of each document of a request, in order.
+    """
+    for position, length in enumerate(characters):
+        if most_chunks(length, chunking) > MOST_CHUNKS:
             raise ServiceError(
                 Reason.INVALID_ARGUMENT,
                 f"Would be cut into more than {MOST_CHUNKS} chunks; "

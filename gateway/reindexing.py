@@ -1,15 +1,44 @@
-"""Rebuilds a collection beside the live one, from its kept source texts."""
+"""Rebuilds a collection beside the live one, from its kept source texts.
+
+Reads and writes go on meanwhile; writers bring what they write to both (`search.records`).
+One comparison of all records copies what differs, and every later one what has come to differ
+since. After the first, every document is in both, because a writer who did not know of the
+next generation had committed before the copier looked, and the others write there themselves.
+So further ones only prove it; under constant writing they may never find nothing, and after
+COMPARISONS of them, in which each difference found was made good, the switch comes all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
-from gateway.search.records import NewVersion
+from gateway.search.copying import Build
 from gateway.search.search import Search
 from gateway.search.types import Chunking, Model, Target
+from gateway.search.versions import NewVersion, Record
 from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
+
+log = logging.getLogger(__name__)
+
+# Documents under way at once: enough that the embedder is never waited for with small ones,
+# few enough that large ones do not fill the memory (at most 150 MB of vectors each).
+DOCUMENTS: Final = 8
+# One document: 2,000,000 characters are 65,536 chunks at worst, minutes of a CPU.
+DOCUMENT_TIMEOUT_S: Final = 1800.0
+# Calls that touch a stamp or make a generation.
+STEP_TIMEOUT_S: Final = 60.0
+# 200,000 chunks took a minute.
+OPTIMIZE_TIMEOUT_S: Final = 3600.0
+# Comparisons after the one that copies; see above.
+COMPARISONS: Final = 8
+# A claim that is not renewed for 60 s may be taken over.
+RENEW_EVERY_S: Final = 10.0
 
 # Documents done so far, and how many there are in all.
 Progress = Callable[[int, int], None]
@@ -56,18 +85,153 @@ class Reindexer:
         generation, INVALID_ARGUMENT for a chunking that does not fit, and what the embedder
         raises when it is not there.
         """
-        raise NotImplementedError
+        if chunking is not None and not 0 <= chunking.overlap < chunking.chunk_size:
+            raise ServiceError(
+                Reason.INVALID_ARGUMENT,
+                f"Must be less than chunk_size ({chunking.chunk_size}).",
+                field="overlap",
+            )
+        await self._search.builds.check(collection, deadline)
+        await self._preparer.model(deadline)
 
     async def run(
         self, collection: str, chunking: Chunking | None, job_id: str, progress: Progress
     ) -> None:
         """Builds the next generation and switches to it; goes on where a run of this job ended.
 
+        progress: called for every document of the first comparison, and in every later one.
         Raises ServiceError. One that failed may be run again, or has to be given up by
         `abandon`; cancelled likewise.
         """
-        raise NotImplementedError
+        builds = self._search.builds
+        step = Deadline.after(STEP_TIMEOUT_S)
+        model = await self._preparer.model(step)
+        build = await builds.claim(collection, job_id, model, chunking, step)
+        if build is None:
+            return  # the last run ended between the switch and its report
+        rebuild = _Rebuild(self._search, self._preparer, build, chunking, progress)
+        async with _renewed(self._search, build):
+            await rebuild.copy()
+            await self._search.copier.optimize(build, Deadline.after(OPTIMIZE_TIMEOUT_S))
+            await rebuild.prove()
+        await _to_the_end(builds.switch(build, Deadline.after(STEP_TIMEOUT_S)))
+        log.info(
+            "Rebuilt a collection.",
+            extra={"collection": collection, "generation": build.number, "job": job_id},
+        )
 
     async def abandon(self, collection: str, job_id: str) -> None:
         """Gives up what the job has built; nothing of it stays. Unless it is live already."""
-        raise NotImplementedError
+        deadline = Deadline.after(STEP_TIMEOUT_S)
+        if not await self._search.builds.abandon(collection, job_id, deadline):
+            log.info("Too late to give up a rebuild: it is live.", extra={"job": job_id})
+
+
+class _Rebuild:
+    """One run."""
+
+    def __init__(
+        self,
+        search: Search,
+        preparer: Preparer,
+        build: Build,
+        asked: Chunking | None,
+        progress: Progress,
+    ) -> None:
+        self._copier = search.copier
+        self._preparer = preparer
+        self._build = build
+        self._asked = asked
+        self._progress = progress
+        self._total = 0
+
+    async def copy(self) -> None:
+        """Copies every document that differs."""
+        self._total = await self._copier.total(self._build, Deadline.after(STEP_TIMEOUT_S))
+        self._progress(0, self._total)
+        await self._compare(counting=True)
+
+    async def prove(self) -> None:
+        """Compares until nothing differs."""
+        for _ in range(COMPARISONS):
+            self._progress(self._total, self._total)
+            if await self._compare(counting=False) == 0:
+                return
+
+    async def _compare(self, *, counting: bool) -> int:
+        """One comparison: how many documents had to be copied."""
+        places = asyncio.Semaphore(DOCUMENTS)
+        copied = seen = 0
+
+        def done(live: bool) -> None:
+            nonlocal seen
+            if counting and live:
+                seen += 1
+                self._progress(min(seen, self._total), self._total)
+
+        async def level(document_id: str) -> None:
+            nonlocal copied
+            try:
+                deadline = Deadline.after(DOCUMENT_TIMEOUT_S)
+                prepare = self._prepare
+                copied += await self._copier.level(self._build, document_id, prepare, deadline)
+                done(live=True)
+            finally:
+                places.release()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for one in self._copier.compare(self._build):
+                    if not one.differs:
+                        done(one.live)
+                        continue
+                    await places.acquire()
+                    group.create_task(level(one.document_id))
+        except BaseExceptionGroup as errors:  # the first is what made the others end
+            raise errors.exceptions[0] from None
+        return copied
+
+    async def _prepare(self, record: Record, text: str) -> NewVersion:
+        """The next generation's version of a document.
+
+        One that was indexed with a chunking of its own keeps it, unless the rebuild asks for one.
+        """
+        target, own = self._build.target, Chunking(record.chunk_size, record.overlap)
+        if self._asked is None and own != self._build.chunking:
+            target = replace(target, chunking=own)
+        document = SourceDocument(record.document_id, text, record.metadata)
+        return await self._preparer.prepare(document, target, Deadline.after(DOCUMENT_TIMEOUT_S))
+
+
+@asynccontextmanager
+async def _renewed(search: Search, build: Build) -> AsyncIterator[None]:
+    """Says every RENEW_EVERY_S that the builder lives; ends the body when it lost its claim."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            try:
+                await search.builds.renew(build, Deadline.after(RENEW_EVERY_S))
+            except ServiceError as error:
+                if error.reason in (Reason.REINDEX_RUNNING, Reason.COLLECTION_NOT_FOUND):
+                    raise
+                log.warning("A rebuild could not say that it goes on: %s", error)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            renewing = group.create_task(renew())
+            yield
+            renewing.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _to_the_end(step: Any) -> None:
+    """Finishes what has begun, though the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        raise

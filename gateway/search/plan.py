@@ -12,11 +12,13 @@ from gateway.search.types import Bm25
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The default collection, and how it is searched.
+    """The default collection, and how collections are made, searched and rebuilt.
 
     prefetch: passages of each stage that enter the fusion, at least.
     fusion_k: the constant of reciprocal rank fusion.
     indexes: metadata field → kind of its index.
+    most_collections: that there may be.
+    keep_s: how long the generation that a rebuild replaced is kept.
     """
 
     collection: str
@@ -26,6 +28,8 @@ class Plan:
     concurrency: int
     prefetch: int
     fusion_k: int
+    most_collections: int = 32
+    keep_s: float = 300.0
 
     @classmethod
     def of(cls, settings: StoreSettings) -> Plan:
@@ -38,15 +42,17 @@ class Plan:
             concurrency=settings.search_concurrency,
             prefetch=settings.search_prefetch,
             fusion_k=settings.hybrid_fusion_k,
+            most_collections=settings.max_collections,
+            keep_s=settings.reindex_keep_seconds,
         )
 
-    def config(self) -> wire.Config:
-        """What the points of the default collection are made with."""
+    def config(self, dimension: int | None = None) -> wire.Config:
+        """What a generation is made with; the vectors' length is the default collection's."""
         fields: dict[str, wire.IndexKind] = {
             metadata_path(field): kind for field, kind in self.indexes.items()
         }
         return wire.Config(
-            self.dimension,
+            dimension or self.dimension,
             self.bm25.k1,
             self.bm25.b,
             self.bm25.average_tokens,

@@ -1,8 +1,10 @@
-"""The record protocol: a document's record is its commit point.
+"""The record protocol: a document's record is its commit point, in every generation.
 
 A document is one record (which version counts), one source text and its chunks. The source
 text is a point of its own, because the records of all hits are read in every search, and
 reading a record that holds 120 KB of text takes 15 times as long as one that does not.
+
+In one generation (`writing.py`):
 
     write the points of a fresh version → swap the record, if its `seq` is still the one read
     → read it back → (another writer won: start again) → delete the replaced version's points
@@ -10,151 +12,187 @@ reading a record that holds 120 KB of text takes 15 times as long as one that do
 A crash anywhere leaves exactly one version named by the record; points that no record names
 are left out of every search, and swept later (`sweep.py`). A delete swaps in a tombstone,
 which keeps `seq` growing, so that a slow writer cannot bring back what it read before.
+
+While the next generation is built beside the live one (`building.py`), a write is:
+
+    1 read the stamp: which generation is live, and which is next
+    2 prepare the document for both, before anything is written
+    3 write it in the live one, as above: its record has `seq` s there
+    4 write its points in the next one, and its record with the same s, if the one there is
+      lower (`Points.advance`), and read it back
+    5 read the stamp again, from the store: a generation that counts now and does not hold the
+      write gets it, from 2 on; only when there is none the write is acknowledged
+
+Why an acknowledged write is in the live generation, whatever happens between two steps:
+
+- *A rebuild is claimed.* If step 5 did not see the claim, step 3 was before it; the copier
+  reads all records after it claimed, and so sees this one. If it did, the writer writes.
+- *The next generation is named but not there yet* (or not stamped): it does not count. It
+  was not there after step 3, so the copier, who starts once it is, sees the record.
+- *The switch.* It follows a comparison that found every (id, `seq`) equal. A write committed
+  before the copier looked is in both; a later one has seen `next` and is acknowledged only
+  after step 4, wherever the switch falls. If the writer knew of no next one and finds another
+  live in step 5, it writes there as if it began. A higher `seq` in the next generation means
+  that a later write won, if it came through the live one; the next one may be live by now,
+  though, and then it may have come before: so the writer starts again there.
+- *The rebuild is abandoned*, and its generation dropped: calls to it fail with
+  COLLECTION_NOT_FOUND, step 5 finds no next one. Numbers are never used again, so that a
+  writer who holds the address of a dropped generation cannot write into a later one, with
+  vectors of the wrong model.
+- *The collection is deleted*: step 5 fails. Made again, it is told apart by `born_at`.
+- *The writer dies* between 3 and 5: it has acknowledged nothing. What it wrote is in the live
+  generation; the copier brings it to the next one, unless it has just compared: then it is
+  gone with the switch. So what reads as done without being written must be carried through
+  as well, before it is acknowledged: the document found `unchanged` (`settle`), the one
+  found deleted (`delete`).
+
+A copy has a version of its own: a writer and the copier may bring the same write at the same
+time, cut in two ways, and the one that comes too late deletes its own points alone. `write`
+tells that they are copies of one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Coroutine
 from typing import Any, Final, Literal, TypeVar
 
-import msgspec
-
-from gateway.search import ids, wire
-from gateway.search.points import Points, unavailable
-from gateway.search.types import Chunk, Chunking, Document, DocumentSummary, Target
+from gateway.search import ids
+from gateway.search.changes import Change, Changed, Delete, Put, Settle
+from gateway.search.points import Points, at
+from gateway.search.stamps import Stamps
+from gateway.search.types import Document, Stamp
+from gateway.search.versions import Prepare, Record, document_of
+from gateway.search.writing import Writer, contended
 from runtime.deadline import Deadline
-from runtime.errors import ServiceError
+from runtime.errors import Reason, ServiceError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Status = Literal["added", "replaced"]
 
-RECORD: Final = "record"
-TOMBSTONE: Final = "tombstone"
-CHUNK: Final = "chunk"
-SOURCE: Final = "source"
-
-# A document of 2,000,000 characters takes seconds. It must be far below
-# `sweep.ORPHAN_AGE_S`: points are not swept while their record may still come.
-WRITE_TIMEOUT_S: Final = 120.0
-# Each attempt that loses means that another writer of the same document won.
-ATTEMPTS: Final = 16
-# Points handed to the adapter at once; bounds what a large document takes beside itself.
-BATCH_POINTS: Final = 64
+# For one step in one generation. A document of 2,000,000 characters takes seconds, but the
+# next generation answers no write while it is optimised, which is a minute for 200,000 chunks.
+# It must be far below `sweep.ORPHAN_AGE_S`: points are not swept while their record may come.
+WRITE_TIMEOUT_S: Final = 300.0
+# For looking at the stamp after a write.
+LOOK_TIMEOUT_S: Final = 30.0
+# Each one more means that a generation came, became the live one or went during the write.
+ROUNDS: Final = 8
 # A document that changes under the reader is read again this often.
 READS: Final = 5
-
-
-class Record(msgspec.Struct, frozen=True):
-    """What the record point holds. Lists of documents need nothing else.
-
-    seq: grows with every swap; version: names the points that count.
-    truncated: chunks that were longer than the embedding model reads.
-    written_at: seconds since the epoch.
-    """
-
-    kind: Literal["record", "tombstone"]
-    document_id: str
-    version: str
-    seq: int
-    written_at: int
-    chunks: int = 0
-    truncated: int = 0
-    metadata: dict[str, Any] = {}
-    content_sha256: str = ""
-    chunk_size: int = 0
-    overlap: int = 0
-    indexed_at: str = ""
-
-    @property
-    def live(self) -> bool:
-        """Whether there is a document, rather than the memory of one."""
-        return self.kind == RECORD
-
-    def summary(self) -> DocumentSummary:
-        """The record as callers see it."""
-        return DocumentSummary(
-            self.document_id, self.chunks, self.metadata, self.indexed_at, self.content_sha256
-        )
-
-
-SUMMARY_FIELDS: Final = [*Record.__struct_fields__]
-
-
-@dataclass(frozen=True, slots=True)
-class NewChunk:
-    """A chunk to write. vector: little-endian float32; sha256: of the text embedded."""
-
-    text: str
-    sha256: str
-    vector: bytes
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """A document to write, cut and embedded."""
-
-    document_id: str
-    text: str
-    metadata: dict[str, Any]
-    content_sha256: str
-    chunking: Chunking
-    chunks: Sequence[NewChunk]
-
-
-# Makes the version of a document for one generation.
-Prepare = Callable[[Target], Awaitable[NewVersion]]
 
 
 class Records:
     """Documents by the record protocol, on either adapter.
 
-    changed: gives the collection a new revision, durably.
-    leftovers: called when points were left behind that no record names.
+    `address` is a collection's name or that of one generation (`Points`).
     """
 
-    def __init__(
-        self,
-        points: Points,
-        changed: Callable[[str], Awaitable[None]],
-        leftovers: Callable[[], None],
-    ) -> None:
+    def __init__(self, points: Points, stamps: Stamps, writer: Writer) -> None:
         self._points = points
-        self._changed = changed
-        self._leftovers = leftovers
+        self._stamps = stamps
+        self._writer = writer
         self._writing: set[asyncio.Task[Any]] = set()
 
     async def aclose(self) -> None:
-        """Waits for the writes under way: one that has begun is finished."""
+        """Waits for the steps under way: one that has begun is finished."""
         if self._writing:
             await asyncio.wait(self._writing)
 
-    async def read(self, collection: str, document_id: str, deadline: Deadline) -> Record | None:
+    async def read(self, address: str, document_id: str, deadline: Deadline) -> Record | None:
         """The record or tombstone; None if there is neither."""
-        found = await self._points.retrieve(collection, [ids.record_id(document_id)], deadline)
-        return msgspec.convert(found[0].payload, Record) if found else None
+        return await self._writer.read(address, document_id, deadline)
 
-    async def put(self, collection: str, new: NewVersion) -> Status:
-        """Writes the document; durable once this returns.
+    async def put(
+        self, collection: str, document_id: str, prepare: Prepare, deadline: Deadline
+    ) -> Status:
+        """Writes the document in every generation that counts; durable once this returns."""
+        put = Put(self._writer, collection, prepare)
+        await self._carry_through(collection, put, deadline)
+        return "replaced" if put.replaced else "added"
 
-        Goes on to its end when the caller is cancelled, so that it is never left half done.
-        """
-        return await self._finish(self._put(collection, new))
-
-    async def delete(self, collection: str, document_id: str) -> int | None:
+    async def delete(self, collection: str, document_id: str, deadline: Deadline) -> int | None:
         """Deletes the document; the number of its chunks, None if there was none."""
-        return await self._finish(self._delete(collection, document_id))
+        delete = Delete(self._writer, document_id)
+        await self._carry_through(collection, delete, deadline)
+        return delete.chunks
 
-    async def _finish(self, write: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(write)
+    async def settle(
+        self, collection: str, record: Record, prepare: Prepare, deadline: Deadline
+    ) -> bool:
+        """Whether the write that left `record` is in every generation that counts.
+
+        It may have been broken off, and is then carried on: `prepare` is called for the next
+        generation alone, where that lacks it. False: the document has changed.
+        """
+        settle = Settle(self._writer, collection, record, prepare)
+        try:
+            await self._carry_through(collection, settle, deadline)
+        except Changed:
+            return False
+        return True
+
+    async def _carry_through(self, collection: str, change: Change, deadline: Deadline) -> None:
+        """Steps 1 to 5 of the protocol, until no generation lacks the change."""
+        holding: set[str] = set()  # generations that hold the change
+        passed: set[str] = set()  # those that hold something newer
+        committed: set[str] = set()  # those it was written to as the live one
+        live, following = await self._generations(collection, deadline, fresh=False)
+        for _ in range(ROUNDS):
+            home = at(collection, live.generation)
+            beside = None if following is None else at(collection, following.generation)
+            try:
+                await change.prepare(live, deadline)
+                if following is not None:
+                    await change.prepare(following, deadline)
+                now = await self._stamps.read(collection, deadline)
+                if (now.born_at, now.generation) == (live.born_at, live.generation):
+                    if home not in holding:
+                        await self._finish(change.commit(home, Deadline.after(WRITE_TIMEOUT_S)))
+                        holding.add(home)
+                        committed.add(home)
+                    if beside is not None and beside not in holding | passed:
+                        follow = change.follow(beside, Deadline.after(WRITE_TIMEOUT_S))
+                        (holding if await self._finish(follow) else passed).add(beside)
+            except ServiceError as error:
+                if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                    raise
+            # After a commit the time that is left is no reason to leave it half done.
+            look = Deadline.after(LOOK_TIMEOUT_S) if committed else deadline
+            was = live
+            live, following = await self._generations(collection, look, fresh=True)
+            if live.born_at != was.born_at:
+                change.forget()
+                for known in (holding, passed, committed):
+                    known.clear()
+            home = at(collection, live.generation)
+            if home in holding and (
+                following is None or at(collection, following.generation) in holding | passed
+            ):
+                if home not in committed:
+                    await self._stamps.bump(home)  # it was the next one then
+                return
+        raise contended()
+
+    async def _generations(
+        self, collection: str, deadline: Deadline, *, fresh: bool
+    ) -> tuple[Stamp, Stamp | None]:
+        """The stamps of the live generation and of the next one, if that counts."""
+        look = self._stamps.fresh if fresh else self._stamps.read
+        live = await look(collection, deadline)
+        if live.next is None:
+            return live, None
+        following = await self._stamps.of_generation(at(collection, live.next), deadline)
+        # One without a model replaces a collection that is being deleted: what is written
+        # meanwhile was written before.
+        return live, None if following is None or following.model is None else following
+
+    async def _finish(self, step: Coroutine[Any, Any, T]) -> T:
+        """The step, which goes on to its end when the caller is cancelled."""
+        task = asyncio.create_task(step)
         self._writing.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -163,72 +201,14 @@ class Records:
         self._writing.discard(task)
         if not task.cancelled() and task.exception() is not None:
             # Its caller hears of it unless it left; either way points may lie about.
-            self._leftovers()
-
-    async def _put(self, collection: str, new: NewVersion) -> Status:
-        deadline = Deadline.after(WRITE_TIMEOUT_S)
-        for _ in range(ATTEMPTS):
-            current = await self.read(collection, new.document_id, deadline)
-            record = _record(new, current)
-            for points in _points(new, record):
-                await self._points.upsert(collection, points, deadline)
-            if await self._swap(collection, record, current, deadline):
-                if current is None or not current.live:
-                    return "added"
-                await self._remove(collection, current, deadline)
-                return "replaced"
-            # The record names another version now, and swaps from an older `seq` fail:
-            # this version can never become the one.
-            await self._remove(collection, record, deadline)
-        raise _contended()
-
-    async def _delete(self, collection: str, document_id: str) -> int | None:
-        deadline = Deadline.after(WRITE_TIMEOUT_S)
-        for _ in range(ATTEMPTS):
-            current = await self.read(collection, document_id, deadline)
-            if current is None or not current.live:
-                return None
-            tombstone = Record(
-                TOMBSTONE, document_id, str(uuid.uuid4()), current.seq + 1, int(time.time())
-            )
-            if await self._swap(collection, tombstone, current, deadline):
-                await self._remove(collection, current, deadline)
-                self._leftovers()  # the tombstone itself, in a while
-                return current.chunks
-        raise _contended()
-
-    async def _swap(
-        self, collection: str, record: Record, current: Record | None, deadline: Deadline
-    ) -> bool:
-        """Whether `record` took the place of `current`."""
-        point_id = ids.record_id(record.document_id)
-        point = wire.Point(point_id, msgspec.structs.asdict(record))
-        seq = None if current is None else current.seq
-        await self._points.swap(collection, point, seq, deadline)
-        after = await self.read(collection, record.document_id, deadline)
-        if after is None or after.version != record.version:
-            # Perhaps it did, and was replaced before it was read: then nobody else knows of
-            # the points of `current`.
-            self._leftovers()
-            return False
-        await self._changed(collection)
-        return True
-
-    async def _remove(self, collection: str, record: Record, deadline: Deadline) -> None:
-        """Deletes the points of a version that no longer counts; the sweep would, too."""
-        points = ids.version_ids(record.document_id, record.version, record.chunks)
-        try:
-            await self._points.delete(collection, wire.Selection(ids=tuple(points)), deadline)
-        except ServiceError as error:
-            log.warning("Points of a replaced version are left to the sweep: %s", error)
-            self._leftovers()
+            self._writer.leave()
 
     async def vectors(
-        self, collection: str, record: Record, deadline: Deadline
+        self, address: str, record: Record, deadline: Deadline
     ) -> dict[str, tuple[bytes, bool]]:
         """What the record's version has embedded: hash of the text → (vector, truncated)."""
         found = await self._points.retrieve(
-            collection,
+            address,
             [
                 ids.chunk_id(record.document_id, record.version, ordinal)
                 for ordinal in range(record.chunks)
@@ -243,87 +223,17 @@ class Records:
             if point.dense is not None
         }
 
-    async def document(
-        self, collection: str, document_id: str, deadline: Deadline
-    ) -> Document | None:
+    async def document(self, address: str, document_id: str, deadline: Deadline) -> Document | None:
         """The document with its source text and chunks; None if there is none."""
         for _ in range(READS):
-            record = await self.read(collection, document_id, deadline)
+            record = await self.read(address, document_id, deadline)
             if record is None or not record.live:
                 return None
             wanted = ids.version_ids(document_id, record.version, record.chunks)
             found = await self._points.retrieve(
-                collection, wanted, deadline, fields=["text", "ordinal", "kind"]
+                address, wanted, deadline, fields=["text", "ordinal", "kind"]
             )
             if len(found) == len(wanted):
-                return _document(record, found)
+                return document_of(record, found)
             # It was replaced between the two reads.
-        raise _contended()
-
-
-def _record(new: NewVersion, current: Record | None) -> Record:
-    now = datetime.now(UTC)
-    return Record(
-        kind=RECORD,
-        document_id=new.document_id,
-        version=str(uuid.uuid4()),
-        seq=1 if current is None else current.seq + 1,
-        written_at=int(now.timestamp()),
-        chunks=len(new.chunks),
-        truncated=sum(chunk.truncated for chunk in new.chunks),
-        metadata=new.metadata,
-        content_sha256=new.content_sha256,
-        chunk_size=new.chunking.chunk_size,
-        overlap=new.chunking.overlap,
-        indexed_at=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    )
-
-
-def _points(new: NewVersion, record: Record) -> Iterator[list[wire.Point]]:
-    """The points of the version, in batches."""
-    common = {
-        "document_id": new.document_id,
-        "version": record.version,
-        "written_at": record.written_at,
-    }
-    source = {**common, "kind": SOURCE, "text": new.text}
-    yield [wire.Point(ids.source_id(new.document_id, record.version), source)]
-    for start in range(0, len(new.chunks), BATCH_POINTS):
-        yield [
-            wire.Point(
-                ids.chunk_id(new.document_id, record.version, ordinal),
-                {
-                    **common,
-                    "kind": CHUNK,
-                    "ordinal": ordinal,
-                    "text": chunk.text,
-                    "sha256": chunk.sha256,
-                    "truncated": chunk.truncated,
-                    "metadata": new.metadata,
-                },
-                chunk.vector,
-                chunk.text,
-            )
-            for ordinal, chunk in enumerate(new.chunks[start : start + BATCH_POINTS], start)
-        ]
-
-
-def _document(record: Record, found: Sequence[wire.Point]) -> Document:
-    source = next(point for point in found if point.payload["kind"] == SOURCE)
-    chunks = sorted(
-        (point.payload["ordinal"], point.payload["text"])
-        for point in found
-        if point.payload["kind"] == CHUNK
-    )
-    return Document(
-        id=record.document_id,
-        metadata=record.metadata,
-        indexed_at=record.indexed_at,
-        content_sha256=record.content_sha256,
-        text=source.payload["text"],
-        chunks=tuple(Chunk(ordinal, text) for ordinal, text in chunks),
-    )
-
-
-def _contended() -> ServiceError:
-    return unavailable("Too many writers change this document at once.")
+        raise contended()

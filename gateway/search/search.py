@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gateway.search import wire
-from gateway.search.conditions import selection
+from gateway.search.building import Builds
+from gateway.search.collections import DEFAULT_CHUNKING, Collections
+from gateway.search.copying import Copier
+from gateway.search.documents import Documents
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.filters import Filter
+from gateway.search.passages import Passages, Question
 from gateway.search.plan import Plan
-from gateway.search.points import Points, unavailable
-from gateway.search.records import (
-    RECORD,
-    SUMMARY_FIELDS,
-    Prepare,
-    Record,
-    Records,
-    Status,
-)
+from gateway.search.points import Points, at, unavailable
+from gateway.search.records import Records, Status
+from gateway.search.retirement import Retirement
 from gateway.search.settings import StoreSettings
 from gateway.search.stamps import Stamps, check_model
 from gateway.search.types import (
     Chunking,
+    CollectionSummary,
     Document,
     Hit,
     Mode,
     Model,
     Page,
     Stamp,
-    Target,
 )
 from gateway.search.upkeep import Upkeep
-from runtime.deadline import Deadline, expired
-from runtime.errors import Reason, ServiceError
+from gateway.search.versions import Prepare, Record
+from gateway.search.writing import Writer
+from runtime.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CHUNKING: Final = Chunking(chunk_size=512, overlap=50)
 PING_TIMEOUT_S: Final = 2.0
 
 
@@ -59,9 +54,16 @@ class Search:
         self._plan = plan
         self._stamps = Stamps(points)
         self._leftovers = asyncio.Event()
-        self._records = Records(points, self._stamps.bump, self._leftovers.set)
-        self._searching = asyncio.Semaphore(plan.concurrency)
-        self._upkeep = Upkeep(points, plan.collection, self._prepare, self._leftovers)
+        writer = Writer(points, self._stamps.bump, self._leftovers.set)
+        self._records = Records(points, self._stamps, writer)
+        # What a rebuild needs of the store.
+        self.builds = Builds(points, self._stamps, plan)
+        self.copier = Copier(points, writer)
+        self._collections = Collections(points, self._stamps, self.builds, plan)
+        self._passages = Passages(points, plan, self._leftovers.set)
+        self._documents = Documents(points, self._stamps, self._records, plan)
+        retirement = Retirement(points, self._stamps, self.builds, plan.keep_s)
+        self._upkeep = Upkeep(points, self._stamps, retirement, self._prepare, self._leftovers)
 
     @property
     def broken(self) -> bool:
@@ -85,9 +87,8 @@ class Search:
     async def _prepare(self, deadline: Deadline) -> None:
         """Makes what must be there: the default collection and its stamp."""
         plan = self._plan
-        await self._points.create(plan.collection, plan.config(), deadline)
-        stamp = await self._stamps.create(
-            plan.collection, plan.dimension, DEFAULT_CHUNKING, plan.bm25, deadline
+        stamp = await self._collections.make(
+            plan.collection, plan.dimension, DEFAULT_CHUNKING, deadline
         )
         if stamp.dimension != plan.dimension:
             log.warning(
@@ -97,8 +98,11 @@ class Search:
                 stamp.dimension,
                 plan.dimension,
             )
-        # A crash may have come between a write and its revision.
-        await self._stamps.bump(plan.collection)
+        for name in await self._points.collections(deadline):
+            stamp_there = await self._stamps.of_generation(name, deadline)
+            # A crash may have come between a write and its revision, or before the stamp.
+            if stamp_there is not None:
+                await self._stamps.bump(at(name, stamp_there.generation))
 
     async def aclose(self) -> None:
         """Finishes the writes under way, flushes, and lets go of the store."""
@@ -116,16 +120,38 @@ class Search:
         """What the collection was made with. Raises ServiceError COLLECTION_NOT_FOUND."""
         return await self._stamps.read(collection, deadline)
 
+    async def ensure(
+        self, collection: str, model: Model, chunking: Chunking | None, deadline: Deadline
+    ) -> Stamp:
+        """The stamp of the collection, made for `model` if it is not there, or holds nothing.
+
+        chunking: of a collection that is made; None takes 512 characters, 50 of them shared.
+        Raises ServiceError MODEL_MISMATCH when it is another model's, INVALID_ARGUMENT when
+        there are MAX_COLLECTIONS already.
+        """
+        return await self._collections.ensure(collection, model, chunking, deadline)
+
     async def claim(self, collection: str, model: Model, deadline: Deadline) -> Stamp:
         """The stamp, made out to `model` if it named none.
 
-        Raises ServiceError MODEL_MISMATCH when it names another.
+        Raises ServiceError COLLECTION_NOT_FOUND, and MODEL_MISMATCH when it names another.
         """
         stamp = await self._stamps.read(collection, deadline)
         if stamp.model is None or stamp.dimension != model.dimension:
             return await self._stamps.claim(collection, model, deadline)
         check_model(collection, stamp, model.fingerprint)
         return stamp
+
+    async def collections(self, deadline: Deadline) -> list[CollectionSummary]:
+        """All collections, by name."""
+        return await self._collections.summaries(deadline)
+
+    async def delete_collection(self, collection: str, deadline: Deadline) -> None:
+        """Deletes a collection with all it holds; the default one comes back empty at once.
+
+        Raises ServiceError COLLECTION_NOT_FOUND.
+        """
+        await self._collections.delete(collection, deadline)
 
     async def nearest(
         self,
@@ -138,50 +164,23 @@ class Search:
         limit: int,
         deadline: Deadline,
         fingerprint: str | None = None,
+        stamp: Stamp | None = None,
     ) -> list[Hit]:
         """Passages that pass `filter`, best first, at most `limit`.
 
         vector: float32 [dimension]. Mode sparse ignores it; hybrid without one is sparse.
         fingerprint: of the model that made the vector, where the caller has not compared
             it with the stamp's; another one is MODEL_MISMATCH.
+        stamp: what the caller read before it made the vector: the search is in that
+            generation, though another has become the live one. None: the live one.
         """
-        if mode == "sparse":
-            vector = None
-        elif mode == "dense" and vector is None:
-            raise ValueError("mode dense needs a vector")
-        if vector is not None:
-            stamp = await self._stamps.read(collection, deadline)
-            _check_vector(collection, stamp, vector, fingerprint)
-        query = wire.Query(
-            None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes(),
-            None if mode == "dense" else text,
-            selection(filter, indexes=self._plan.indexes),
-            limit,
-            max(limit, self._plan.prefetch),
-            self._plan.fusion_k,
+        question = Question(text, vector, mode, filter, limit, fingerprint)
+        return await self._stamps.in_generation(
+            collection,
+            deadline,
+            lambda known: self._passages.nearest(collection, known, question, deadline),
+            stamp,
         )
-        async with _turn(self._searching, deadline):
-            found = await self._points.query(collection, query, deadline)
-            if found.stale:
-                # A document was replaced meanwhile, or a crash left chunks behind. Once
-                # more without those: the passages they kept out may be the new ones.
-                self._leftovers.set()
-                without = msgspec.structs.replace(query.selection, without=tuple(found.stale))
-                query = msgspec.structs.replace(query, selection=without)
-                found = await self._points.query(collection, query, deadline)
-        return [
-            Hit(
-                f"{one.document_id}#{one.ordinal}",
-                one.document_id,
-                one.ordinal,
-                one.text,
-                one.score,
-                one.dense,
-                one.sparse,
-                one.metadata,
-            )
-            for one in found.passages
-        ]
 
     async def list_documents(
         self,
@@ -196,22 +195,27 @@ class Search:
 
         Raises ServiceError INVALID_ARGUMENT for a cursor that no page gave.
         """
-        part = await self._points.scroll(
-            collection,
-            selection(filter, wire.Match("kind", RECORD), indexes=self._plan.indexes),
-            limit,
-            deadline,
-            start_id=None if cursor is None else _start_id(cursor),
-            fields=SUMMARY_FIELDS,
+        return await self._documents.page(
+            collection, limit=limit, cursor=cursor, filter=filter, deadline=deadline
         )
-        records = [msgspec.convert(point.payload, Record) for point in part.points]
-        return Page(tuple(record.summary() for record in records), part.next_id)
 
     async def get_document(
         self, collection: str, document_id: str, deadline: Deadline
     ) -> Document | None:
         """The document with its source text and chunks; None if there is none."""
-        return await self._records.document(collection, document_id, deadline)
+        return await self._documents.document(collection, document_id, deadline)
+
+    async def delete_documents(
+        self,
+        collection: str,
+        filter: Filter | None,  # noqa: A002
+        deadline: Deadline,
+    ) -> tuple[int, int]:
+        """Deletes the documents that pass `filter`: how many, and how many chunks they had.
+
+        Those deleted before an error stay deleted; out of time it stops between documents.
+        """
+        return await self._documents.delete_matching(collection, filter, deadline)
 
     async def delete_document(
         self, collection: str, document_id: str, deadline: Deadline
@@ -220,19 +224,24 @@ class Search:
 
         It is gone from every later search once this returns, and that is durable.
         """
-        deadline.share_s()
-        return await self._records.delete(collection, document_id)
+        return await self._records.delete(collection, document_id, deadline)
 
-    async def record(self, collection: str, document_id: str, deadline: Deadline) -> Record | None:
-        """What is stored of the document; None if there is none."""
-        record = await self._records.read(collection, document_id, deadline)
+    async def record(self, address: str, document_id: str, deadline: Deadline) -> Record | None:
+        """What is stored of the document in a generation; None if there is none.
+
+        address: `Target.at`, or the collection's name for the live one.
+        """
+        record = await self._records.read(address, document_id, deadline)
         return record if record is not None and record.live else None
 
     async def vectors(
-        self, collection: str, record: Record, deadline: Deadline
+        self, address: str, record: Record, deadline: Deadline
     ) -> dict[str, tuple[bytes, bool]]:
-        """What the record's version has embedded: hash of the text → (vector, truncated)."""
-        return await self._records.vectors(collection, record, deadline)
+        """What the record's version has embedded: hash of the text → (vector, truncated).
+
+        address: where the record was read.
+        """
+        return await self._records.vectors(address, record, deadline)
 
     async def put_document(
         self, collection: str, document_id: str, prepare: Prepare, deadline: Deadline
@@ -240,13 +249,22 @@ class Search:
         """Writes the document in place of the one before; durable once this returns.
 
         prepare: makes the version for one generation; called once for each that the
-            document is written to, before anything is written to it.
-        The writing that has begun is finished, whatever becomes of the caller.
+            document is written to, before it is written there: the live one, and one that
+            is being built. It may be called after the document was written to the other.
+        Cancelled or out of time, it leaves the old version or the new one.
         """
-        stamp = await self._stamps.read(collection, deadline)
-        model = stamp.model or Model("", "", stamp.dimension)
-        new = await prepare(Target(collection, model, stamp.chunking))
-        return await self._records.put(collection, new)
+        return await self._records.put(collection, document_id, prepare, deadline)
+
+    async def settle(
+        self, collection: str, record: Record, prepare: Prepare, deadline: Deadline
+    ) -> bool:
+        """Whether a document that is found as it should be can be called written.
+
+        The write that left `record` may have been broken off before it reached the
+        generation that is being built; it is brought there, by `prepare`, if need be.
+        False: the document is another by now.
+        """
+        return await self._records.settle(collection, record, prepare, deadline)
 
 
 def open_search(settings: StoreSettings) -> Search:
@@ -271,47 +289,3 @@ def _adapter(settings: StoreSettings) -> Points:
             grpc_port=settings.qdrant_grpc_port,
         )
     )
-
-
-class _turn:
-    """`async with`: a place among those that search, waited for no longer than the deadline."""
-
-    def __init__(self, places: asyncio.Semaphore, deadline: Deadline) -> None:
-        self._places = places
-        self._deadline = deadline
-
-    async def __aenter__(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # does not wait, and so needs no timer
-            return
-        try:
-            async with asyncio.timeout(self._deadline.share_s()):
-                await self._places.acquire()
-        except TimeoutError:
-            raise expired() from None
-
-    async def __aexit__(self, *_: object) -> None:
-        self._places.release()
-
-
-def _check_vector(
-    collection: str, stamp: Stamp, vector: npt.NDArray[np.float32], fingerprint: str | None
-) -> None:
-    if fingerprint is not None:
-        check_model(collection, stamp, fingerprint)
-    if vector.shape != (stamp.dimension,):
-        raise ServiceError(
-            Reason.MODEL_MISMATCH,
-            f"The collection '{collection}' holds vectors of length {stamp.dimension}, "
-            f"the question's has length {vector.size}.",
-            collection=collection,
-        )
-
-
-def _start_id(cursor: str) -> str:
-    try:
-        return str(uuid.UUID(cursor))
-    except ValueError:
-        raise ServiceError(
-            Reason.INVALID_ARGUMENT, "Not a cursor of this service.", field="cursor"
-        ) from None

@@ -1,24 +1,33 @@
-"""A collection's stamp: what it was made with, and its write revision."""
+"""A generation's stamp: what it was made with, its write revision, and what is built beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gateway.search import ids, wire
-from gateway.search.points import Points, no_collection
-from gateway.search.types import SCHEMA_VERSION, Bm25, Chunking, Model, Stamp
+from gateway.search.points import Points, at, no_collection, split
+from gateway.search.types import SCHEMA_VERSION, Model, Stamp
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
+
+T = TypeVar("T")
 
 STAMP: Final = "stamp"
 # How old a stamp may be that another gateway could have changed.
 STAMP_AGE_S: Final = 1.0
 REVISION_TIMEOUT_S: Final = 10.0
+# Each attempt that loses means that somebody else changed the stamp.
+ATTEMPTS: Final = 16
+
+# What is to become of a stamp; None, or the same, leaves it as it is. It is asked again when
+# another change came between, its own perhaps.
+Edit = Callable[[Stamp], Stamp | None]
 
 
 @dataclass(slots=True)
@@ -31,7 +40,12 @@ class _Bumps:
 
 
 class Stamps:
-    """Stamps of collections, remembered, and changed only under the condition of their `seq`."""
+    """Stamps, remembered, and changed only under the condition of their `seq`.
+
+    The stamp of a collection is that of its live generation. Two generations are two stamps
+    with a `seq` each, so a change addresses the generation that was read, never the
+    collection: in between another one may have become the live one.
+    """
 
     def __init__(self, points: Points) -> None:
         self._points = points
@@ -39,43 +53,85 @@ class Stamps:
         self._bumps: dict[str, _Bumps] = {}
 
     async def read(self, collection: str, deadline: Deadline) -> Stamp:
-        """The stamp. Raises ServiceError COLLECTION_NOT_FOUND."""
+        """The stamp, perhaps as it was STAMP_AGE_S ago. Raises ServiceError COLLECTION_NOT_FOUND.
+
+        Nobody else writes to an embedded store, and what this gateway changes it knows.
+        """
         known = self._known.get(collection)
         if known is not None and (
             self._points.exclusive or time.monotonic() - known[1] < STAMP_AGE_S
         ):
             return known[0]
-        return (await self._fetch(collection, deadline))[0]
+        return await self.fresh(collection, deadline)
 
-    async def create(
+    async def fresh(self, collection: str, deadline: Deadline) -> Stamp:
+        """The stamp as stored at some moment after the call. Raises as `read` does."""
+        asked_s = time.monotonic()
+        stamp = (await self._fetch(collection, deadline))[0]
+        self._remember(collection, stamp, asked_s)
+        return stamp
+
+    async def in_generation(
         self,
         collection: str,
-        dimension: int,
-        chunking: Chunking,
-        bm25: Bm25,
         deadline: Deadline,
-    ) -> Stamp:
-        """Stamps a collection just made; one that has a stamp keeps it."""
-        new = Stamp(None, chunking, dimension, bm25, SCHEMA_VERSION, time.time_ns())
-        await self._points.swap(collection, _point(new, 1), None, deadline)
-        return (await self._fetch(collection, deadline))[0]
+        call: Callable[[Stamp], Awaitable[T]],
+        stamp: Stamp | None = None,
+    ) -> T:
+        """The answer of one generation; of the live one, if that of `stamp` is gone."""
+        try:
+            return await call(stamp or await self.read(collection, deadline))
+        except ServiceError as error:
+            if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                raise
+        return await call(await self.fresh(collection, deadline))
+
+    async def of_generation(self, address: str, deadline: Deadline) -> Stamp | None:
+        """The stamp of one generation; None while it or its stamp is not there."""
+        try:
+            return (await self._fetch(address, deadline))[0]
+        except ServiceError as error:
+            if error.reason is Reason.COLLECTION_NOT_FOUND:
+                return None
+            raise
+
+    async def put(self, address: str, stamp: Stamp, deadline: Deadline) -> None:
+        """Stamps a generation that has no stamp; one that has keeps it."""
+        await self._points.swap(address, _point(stamp, 1), None, deadline)
+
+    async def change(self, collection: str, edit: Edit, deadline: Deadline) -> Stamp:
+        """Changes the stamp of the live generation; the stamp as it is then."""
+        for _ in range(ATTEMPTS):
+            asked_s = time.monotonic()
+            stamp, seq = await self._fetch(collection, deadline)
+            wanted = edit(stamp)
+            if wanted is None or wanted == stamp:
+                self._remember(collection, stamp, asked_s)
+                return stamp
+            new = replace(wanted, revision=time.time_ns())
+            address = at(collection, stamp.generation)
+            # Whether it took is seen in the next round: then there is nothing left to change.
+            await self._points.swap(address, _point(new, seq + 1), seq, deadline)
+        raise ServiceError(
+            Reason.VECTOR_DB_UNAVAILABLE,
+            f"Too many change the stamp of the collection '{collection}' at once.",
+            1.0,
+        )
 
     async def claim(self, collection: str, model: Model, deadline: Deadline) -> Stamp:
         """Sets the model at the first write. Raises ServiceError MODEL_MISMATCH on another."""
-        while True:
-            stamp, seq = await self._fetch(collection, deadline)
+
+        def claimed(stamp: Stamp) -> Stamp | None:
             if stamp.dimension != model.dimension:
                 raise _wrong_dimension(collection, stamp, model)
-            if stamp.model is not None:
-                check_model(collection, stamp, model.fingerprint)
-                return stamp
-            # Lost to another writer of the stamp: look again, bounded by the deadline.
-            claimed = replace(stamp, model=model, revision=time.time_ns())
-            await self._points.swap(collection, _point(claimed, seq + 1), seq, deadline)
+            check_model(collection, stamp, model.fingerprint)
+            return None if stamp.model is not None else replace(stamp, model=model)
 
-    async def bump(self, collection: str) -> None:
-        """Gives the content a new revision, durably. Calls at the same time share a write."""
-        bumps = self._bumps.setdefault(collection, _Bumps())
+        return await self.change(collection, claimed, deadline)
+
+    async def bump(self, address: str) -> None:
+        """Gives a generation's content a new revision, durably. Concurrent calls share a write."""
+        bumps = self._bumps.setdefault(address, _Bumps())
         bumps.asked += 1
         ticket = bumps.asked
         async with bumps.writing:
@@ -85,36 +141,53 @@ class Stamps:
             # Not a counter, on which two gateways would have to agree: nanoseconds differ.
             revision = time.time_ns()
             await self._points.set_payload(
-                collection,
+                address,
                 ids.STAMP_ID,
                 {"revision": revision},
                 Deadline.after(REVISION_TIMEOUT_S),
             )
             bumps.done = covered
+            collection, _ = split(address)
             known = self._known.get(collection)
-            if known is not None:
+            if known is not None and at(collection, known[0].generation) == address:
                 self._known[collection] = (replace(known[0], revision=revision), known[1])
 
-    async def _fetch(self, collection: str, deadline: Deadline) -> tuple[Stamp, int]:
+    def forget(self, collection: str) -> None:
+        """What was known of the collection is out of date."""
+        self._known.pop(collection, None)
+
+    def _remember(self, collection: str, stamp: Stamp, asked_s: float) -> None:
+        known = self._known.get(collection)
+        # Of two answers that crossed, the one that was asked for later is the newer; and of
+        # two that only this gateway changes, the one with the later revision.
+        if known is not None and (
+            asked_s < known[1]
+            or (
+                self._points.exclusive
+                and stamp.generation == known[0].generation
+                and stamp.revision < known[0].revision
+            )
+        ):
+            return
+        self._known[collection] = (stamp, asked_s)
+
+    async def _fetch(self, address: str, deadline: Deadline) -> tuple[Stamp, int]:
         """The stamp as stored, and its `seq`.
 
         Raises ServiceError VECTOR_DB_UNAVAILABLE when another version of this program
         wrote the collection in a way this one does not read.
         """
-        asked_s = time.monotonic()
-        found = await self._points.retrieve(collection, [ids.STAMP_ID], deadline)
+        found = await self._points.retrieve(address, [ids.STAMP_ID], deadline)
         if not found:
-            raise no_collection(collection)
+            raise no_collection(address)
         schema = found[0].payload["schema_version"]
         if schema != SCHEMA_VERSION:
             raise ServiceError(
                 Reason.VECTOR_DB_UNAVAILABLE,
-                f"The collection '{collection}' has schema version {schema}; "
+                f"The collection '{address}' has schema version {schema}; "
                 f"this program reads {SCHEMA_VERSION}. Index the documents afresh.",
             )
-        stamp = msgspec.convert(found[0].payload, Stamp)
-        self._known[collection] = (stamp, asked_s)
-        return stamp, found[0].payload["seq"]
+        return msgspec.convert(found[0].payload, Stamp), found[0].payload["seq"]
 
 
 def check_model(collection: str, stamp: Stamp, fingerprint: str) -> None:

@@ -60,6 +60,8 @@ class Stamp:
     newest: the highest number that any generation ever had; none is used twice.
     switched_at: when this generation became the live one in place of another, in seconds
         since the epoch; 0 for the first one.
+    born_at: when the collection was made, in nanoseconds since the epoch; tells apart two
+        collections of one name, of which the first was deleted.
     """
 
     model: Model | None
@@ -75,6 +77,7 @@ class Stamp:
     switching: bool = False
     newest: int = 1
     switched_at: int = 0
+    born_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the store does by itself: comes up once it can, and sweeps what crashes left behind."""
+"""What the store does by itself: comes up once it can, and clears up what is left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.search.points import FAILED, Points
+from gateway.search.points import FAILED, Points, at
+from gateway.search.retirement import Retirement
+from gateway.search.stamps import Stamps
 from gateway.search.sweep import ORPHAN_AGE_S, TOMBSTONE_AGE_S, sweep
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
@@ -19,6 +21,9 @@ START_TIMEOUT_S: Final = 60.0
 FIRST_LOOK_S: Final = 5.0
 # Between two looks for a server that is not there yet.
 PREPARE_PAUSE_S: Final = 2.0
+# Between two looks at the generations, and for one.
+LOOK_PAUSE_S: Final = 10.0
+LOOK_TIMEOUT_S: Final = 30.0
 # Before each of the sweeps that follow a call for one: what has just been left behind is too
 # young at first, and a tombstone is for longer.
 SWEEP_PAUSES_S: Final = (0.0, ORPHAN_AGE_S + 60.0, float(TOMBSTONE_AGE_S))
@@ -34,17 +39,20 @@ class Upkeep:
     def __init__(
         self,
         points: Points,
-        collection: str,
+        stamps: Stamps,
+        retirement: Retirement,
         prepare: Callable[[Deadline], Awaitable[None]],
         leftovers: asyncio.Event,
+        *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._points = points
-        self._collection = collection
+        self._stamps = stamps
+        self._retirement = retirement
         self._prepare = prepare
         self._leftovers = leftovers
         self._sleep = sleep
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         # Why the store cannot be used yet, for people; None once it is prepared.
         self.fault: str | None = "The vector store is being opened."
 
@@ -60,13 +68,17 @@ class Upkeep:
             await self._try_to_prepare(FIRST_LOOK_S)
         # The last run may have ended in a crash.
         self._leftovers.set()
-        self._task = asyncio.create_task(self._run(), name="store upkeep")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="store upkeep"),
+            asyncio.create_task(self._watch(), name="store generations"),
+        ]
 
     async def aclose(self) -> None:
         """Stops, in the middle of a sweep if need be: the next one goes on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _run(self) -> None:
         # A server may come after its clients, or be mended while they wait.
@@ -98,11 +110,40 @@ class Upkeep:
 
     async def _sweep(self) -> None:
         try:
-            removed = await sweep(self._points, self._collection)
+            removed = 0
+            for name in await self._collections():
+                stamp = await self._stamps.of_generation(name, Deadline.after(LOOK_TIMEOUT_S))
+                if stamp is not None:
+                    removed += await sweep(
+                        self._points,
+                        at(name, stamp.generation),
+                        tombstones_too=stamp.next is None,
+                    )
         except Exception as error:
-            cause = None if isinstance(error, ServiceError) else error
-            log.warning("The sweep broke off: %s", error, exc_info=cause)
+            _report("The sweep broke off", error)
             self._leftovers.set()
             return
         if removed:
             log.info("Removed points that no record names.", extra={"points": removed})
+
+    async def _watch(self) -> None:
+        """Looks after the generations of all collections, now and then."""
+        while True:
+            await self._sleep(LOOK_PAUSE_S)
+            if self.fault is None:
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            for name in await self._collections():
+                if await self._retirement.look(name, Deadline.after(LOOK_TIMEOUT_S)):
+                    self._leftovers.set()  # what writers left in the one that was being built
+        except Exception as error:
+            _report("Looking after the generations broke off", error)
+
+    async def _collections(self) -> list[str]:
+        return await self._points.collections(Deadline.after(LOOK_TIMEOUT_S))
+
+
+def _report(what: str, error: Exception) -> None:
+    log.warning("%s: %s", what, error, exc_info=None if isinstance(error, ServiceError) else error)

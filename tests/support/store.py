@@ -23,16 +23,18 @@ from gateway.search.embedded import EmbeddedPoints
 from gateway.search.plan import Plan
 from gateway.search.points import Points
 from gateway.search.process import StoreProcess
-from gateway.search.records import NewChunk, NewVersion, Status
+from gateway.search.records import Status
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints, connect
-from gateway.search.types import Bm25, Chunking, Target
+from gateway.search.types import Bm25, Chunking, Model, Target
+from gateway.search.versions import NewChunk, NewVersion
 from gateway.text import text_sha256
 from runtime.deadline import Deadline
 from runtime.errors import ServiceError
 
 DIMENSION = 16
 COLLECTION = "documents"
+MODEL = Model("test-model", "f1", DIMENSION)
 SERVER_URL = os.environ.get("QDRANT_TEST_URL")
 # The in-memory client runs the server adapter's very calls; a server joins when there is one.
 ADAPTERS = ["embedded", "memory", *(["server"] if SERVER_URL else [])]
@@ -132,6 +134,7 @@ async def put(search: Search, collection: str, new: NewVersion) -> Status:
     async def prepare(target: Target) -> NewVersion:
         return new
 
+    await search.claim(collection, MODEL, soon())
     return await search.put_document(collection, new.document_id, prepare, soon())
 
 

@@ -10,9 +10,9 @@ import pytest
 from support.store import put, soon, vector_of, version
 
 from gateway.search.points import Points
-from gateway.search.records import Records
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
+from gateway.search.writing import Writer
 
 Store = tuple[Points, str]
 
@@ -40,10 +40,11 @@ async def test_points_of_a_writer_overtaken_after_it_won_are_swept(
 ) -> None:
     points, collection = store
     left: list[str] = []
-    mine = Records(points, search._stamps.bump, lambda: left.append("mine"))
-    await mine.put(collection, version("a", "one", "two"))
+    writer = Writer(points, search._stamps.bump, lambda: left.append("mine"))
+    await writer.replace(collection, version("a", "one", "two"), "w1", soon())
     after_first_swap(monkeypatch, points, lambda: put(search, collection, version("a", "other")))
-    assert await mine.put(collection, version("a", "three")) == "replaced"
+    _, replaced = await writer.replace(collection, version("a", "three"), "w2", soon())
+    assert replaced
     assert left
     # What the winner of the first round replaced, and then forgot: a source and two chunks.
     assert await sweep(points, collection, orphan_age_s=-1) == 3
@@ -85,7 +86,7 @@ async def test_stale_chunks_found_call_for_a_sweep(
 ) -> None:
     points, collection = store
     await search._upkeep.aclose()  # it would answer the call
-    crashed = Records(points, search._stamps.bump, search._leftovers.set)
+    crashed = Writer(points, search._stamps.bump, search._leftovers.set)
 
     async def crash(*_: Any) -> None:
         raise ConnectionError
@@ -94,7 +95,7 @@ async def test_stale_chunks_found_call_for_a_sweep(
     with monkeypatch.context() as patch:
         patch.setattr(points, "swap", crash)
         with pytest.raises(ConnectionError):
-            await crashed.put(collection, version("b", "same words"))
+            await crashed.replace(collection, version("b", "same words"), "w", soon())
     search._leftovers.clear()
     hits = await search.nearest(
         collection,

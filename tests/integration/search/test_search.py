@@ -14,10 +14,10 @@ from support.store import DIMENSION, a_plan, count, put, soon, vector_of, versio
 from gateway.search import ids, wire
 from gateway.search.filters import Filter, parse_filter
 from gateway.search.points import Points
-from gateway.search.records import NewVersion
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
 from gateway.search.types import Chunking, Mode, Model
+from gateway.search.versions import NewVersion
 from runtime.errors import Reason, ServiceError
 
 Store = tuple[Points, str]
@@ -139,12 +139,20 @@ async def test_writers_of_one_document_end_in_one_version(search: Search, store:
     }  # fmt: skip
 
 
-async def test_a_write_goes_on_when_its_caller_leaves(search: Search, store: Store) -> None:
-    _, collection = store
+async def test_a_write_goes_on_when_its_caller_leaves(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points, collection = store
+    begun, upsert = asyncio.Event(), points.upsert
+
+    async def noticed(*arguments: Any) -> None:
+        begun.set()
+        await upsert(*arguments)
+
+    monkeypatch.setattr(points, "upsert", noticed)
     new = version("a", *(f"chunk {at}" for at in range(100)))
     writing = asyncio.create_task(put(search, collection, new))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await begun.wait()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.processes import gone
 from support.store import (
     COLLECTION,
     DIMENSION,
@@ -30,10 +31,10 @@ from support.store import (
 from gateway.search import ids, wire
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.points import FolderInUse
-from gateway.search.records import NewChunk, NewVersion
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
 from gateway.search.types import Chunking
+from gateway.search.versions import NewChunk, NewVersion
 from gateway.text import text_sha256
 from runtime.errors import Reason, ServiceError
 
@@ -283,14 +284,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def gone(process: int) -> bool:
-    """Whether the process has ended; nobody may be there to collect an orphan's exit code."""
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
-    )
-    return state.stdout.strip() == "" or state.stdout.startswith("Z")
 
 
 async def test_the_process_leaves_with_its_gateway_and_the_folder_is_free(tmp_path: Path) -> None:

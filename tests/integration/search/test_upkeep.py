@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from support.store import COLLECTION, a_plan, put, soon, vector_of, version
 
 from gateway.search import ids
 from gateway.search.points import Points
+from gateway.search.retirement import Retirement
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints
 from gateway.search.upkeep import Upkeep
@@ -24,6 +26,15 @@ Store = tuple[Points, str]
 
 async def never_called(deadline: Deadline) -> None:
     raise AssertionError("is prepared already")
+
+
+def upkeep_of(
+    search: Search,
+    leftovers: asyncio.Event,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Upkeep:
+    retirement = Retirement(search._points, search._stamps, search.builds, 300.0)
+    return Upkeep(search._points, search._stamps, retirement, never_called, leftovers, sleep=sleep)
 
 
 async def test_one_call_sweeps_until_what_is_left_is_old_enough(
@@ -42,7 +53,7 @@ async def test_one_call_sweeps_until_what_is_left_is_old_enough(
     async def left() -> int:
         return len(await points.retrieve(collection, [ids.record_id("deleted")], soon()))
 
-    upkeep = Upkeep(points, collection, never_called, asyncio.Event(), sleep)
+    upkeep = upkeep_of(search, asyncio.Event(), sleep)
     assert await left() == 1
     await upkeep._sweep_until_old()
     assert await left() == 0
@@ -112,9 +123,9 @@ async def test_what_nobody_foresaw_does_not_end_the_waiting(
 async def test_a_sweep_that_fails_is_made_again(
     search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points, collection = store
+    points, _ = store
     leftovers = asyncio.Event()
-    upkeep = Upkeep(points, collection, never_called, leftovers)
+    upkeep = upkeep_of(search, leftovers)
     with monkeypatch.context() as patch:
 
         async def fails(*_: object, **__: object) -> None:

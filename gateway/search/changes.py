@@ -1,0 +1,141 @@
+"""What `records` carries through the generations: a document written, deleted, or left alone."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Protocol
+
+from gateway.search.points import at, no_collection
+from gateway.search.types import Stamp, Target
+from gateway.search.versions import NewVersion, Prepare, Record
+from gateway.search.writing import Writer
+from runtime.deadline import Deadline
+
+
+class Change(Protocol):
+    """A change of one document."""
+
+    async def prepare(self, stamp: Stamp, deadline: Deadline) -> None:
+        """Makes what is to be written in the generation of that stamp, once."""
+        ...
+
+    async def commit(self, address: str, deadline: Deadline) -> None:
+        """Writes it in the live generation."""
+        ...
+
+    async def follow(self, address: str, deadline: Deadline) -> bool:
+        """Writes it in the next one; False if that has something newer."""
+        ...
+
+    def forget(self) -> None:
+        """What was prepared and written belongs to a collection that was deleted."""
+        ...
+
+
+class Put:
+    """A document is written."""
+
+    def __init__(self, writer: Writer, collection: str, prepare: Prepare) -> None:
+        self._writer = writer
+        self._collection = collection
+        self._prepare = prepare
+        self._write = str(uuid.uuid4())
+        self._prepared: dict[str, NewVersion] = {}
+        self._record: Record | None = None
+        self.replaced = False
+
+    async def prepare(self, stamp: Stamp, deadline: Deadline) -> None:
+        target = _target(self._collection, stamp)
+        if target.at not in self._prepared:
+            self._prepared[target.at] = await self._prepare(target)
+
+    async def commit(self, address: str, deadline: Deadline) -> None:
+        first = self._record is None
+        self._record, replaced = await self._writer.replace(
+            address, self._prepared[address], self._write, deadline
+        )
+        if first:
+            self.replaced = replaced
+
+    async def follow(self, address: str, deadline: Deadline) -> bool:
+        if self._record is None:
+            raise ValueError("followed before it was committed")
+        return await self._writer.follow(address, self._record, self._prepared[address], deadline)
+
+    def forget(self) -> None:
+        self._prepared.clear()
+        self._record = None
+
+
+class Delete:
+    """A document is deleted."""
+
+    def __init__(self, writer: Writer, document_id: str) -> None:
+        self._writer = writer
+        self._document_id = document_id
+        self._write = str(uuid.uuid4())
+        self._grave: Record | None = None
+        self.chunks: int | None = None
+
+    async def prepare(self, stamp: Stamp, deadline: Deadline) -> None:
+        deadline.share_s()
+
+    async def commit(self, address: str, deadline: Deadline) -> None:
+        self._grave, chunks = await self._writer.bury(
+            address, self._document_id, self._write, deadline
+        )
+        if self.chunks is None:
+            self.chunks = chunks
+
+    async def follow(self, address: str, deadline: Deadline) -> bool:
+        return self._grave is None or await self._writer.follow(
+            address, self._grave, None, deadline
+        )
+
+    def forget(self) -> None:
+        self._grave = None
+
+
+class Settle:
+    """A document stays as it is."""
+
+    def __init__(self, writer: Writer, collection: str, record: Record, prepare: Prepare) -> None:
+        self._writer = writer
+        self._collection = collection
+        self._record = record
+        self._prepare = prepare
+        self._prepared: dict[str, NewVersion] = {}
+
+    async def prepare(self, stamp: Stamp, deadline: Deadline) -> None:
+        address = at(self._collection, stamp.generation)
+        if address in self._prepared:
+            return
+        current = await self._writer.read(address, self._record.document_id, deadline)
+        if current is None or current.seq < self._record.seq:
+            self._prepared[address] = await self._prepare(_target(self._collection, stamp))
+
+    async def commit(self, address: str, deadline: Deadline) -> None:
+        current = await self._writer.read(address, self._record.document_id, deadline)
+        if current is None or (current.seq, current.write) != (
+            self._record.seq,
+            self._record.write,
+        ):
+            raise Changed
+
+    async def follow(self, address: str, deadline: Deadline) -> bool:
+        new = self._prepared.get(address)
+        return await self._writer.follow(address, self._record, new, deadline)
+
+    def forget(self) -> None:
+        self._prepared.clear()
+
+
+class Changed(Exception):
+    """The document is not the one that was to stay."""
+
+
+def _target(collection: str, stamp: Stamp) -> Target:
+    """Raises ServiceError COLLECTION_NOT_FOUND for a collection emptied since it was claimed."""
+    if stamp.model is None:
+        raise no_collection(collection)
+    return Target(at(collection, stamp.generation), stamp.model, stamp.chunking)
