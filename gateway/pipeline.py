@@ -69,8 +69,9 @@ class Retriever(Protocol):
         filter: Filter | None,  # noqa: A002
         limit: int,
         deadline: Deadline,
+        stamp: Stamp | None = None,
     ) -> list[Hit]:
-        """Passages, best first."""
+        """Passages, best first, of the generation that `stamp` is of."""
 
 
 class Reranker(Protocol):
@@ -214,6 +215,7 @@ class Pipeline:
                 filter=where,
                 limit=wanted,
                 deadline=budget,
+                stamp=stamp,
             )
         if ask.rerank and hits:
             with self._stage("rerank", found):

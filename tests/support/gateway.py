@@ -82,6 +82,7 @@ class FakeSearch(FakeStage):
         filter: Filter | None,  # noqa: A002
         limit: int,
         deadline: Deadline,
+        stamp: Stamp | None = None,
     ) -> list[Hit]:
         await self.play(
             collection=collection, text=text, vector=vector, mode=mode, where=filter, limit=limit
