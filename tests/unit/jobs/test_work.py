@@ -1,0 +1,175 @@
+"""What jobs do: every document is accounted for, and what is away is waited for."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.jobs import FakeTime, a_job, some_documents
+
+from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
+from gateway.jobs.job import Job
+from gateway.jobs.journal import Journal
+from gateway.jobs.progress import Progress
+from gateway.jobs.work import GROUP_DOCUMENTS, IndexWork, ReindexWork
+from gateway.search.types import Chunking
+from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
+
+AWAY = ServiceError(Reason.EMBEDDER_UNAVAILABLE, "The embedder cannot be reached.")
+
+
+class FakeIndexer:
+    """calls: the ids of each; bad: ids that fail; errors: raised first, one a call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.chunkings: set[Chunking | None] = set()
+        self.bad: dict[str, Exception] = {}
+        self.errors: list[Exception] = []
+
+    async def index(
+        self,
+        collection: str,
+        documents: Sequence[NewDocument],
+        chunking: Chunking | None,
+        deadline: Deadline,
+    ) -> IndexOutcome:
+        self.calls.append([one.id for one in documents])
+        self.chunkings.add(chunking)
+        if self.errors:
+            raise self.errors.pop(0)
+        for one in documents:
+            if one.id in self.bad:
+                raise self.bad[one.id]
+        return IndexOutcome([DocumentResult(one.id, "added", 2, 1) for one in documents])
+
+
+class Bench:
+    """An index job of so many documents, and what does it."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.journal = Journal(folder)
+        self.job: Job = self.journal.create(a_job(total=count), some_documents(count))
+        self.indexer = FakeIndexer()
+        self.time = FakeTime()
+        self.time.flows.set()
+        self.work = IndexWork(self.indexer, self.journal)
+        self.progress = Progress(self.time.clock, 0, count)
+
+    async def run(self) -> Any:
+        (job,) = self.journal.load()
+        return await self.work.run(job, self.progress)
+
+    def statuses(self) -> list[str]:
+        return [one.status for one in self.journal.outcomes("a")]
+
+
+async def test_documents_are_indexed_in_groups_in_their_order(tmp_path: Path) -> None:
+    count = GROUP_DOCUMENTS + 5
+    bench = Bench(tmp_path, count)
+    assert await bench.run() is None
+    assert [len(call) for call in bench.indexer.calls] == [GROUP_DOCUMENTS, 5]
+    outcomes = bench.journal.outcomes("a")
+    assert [one.id for one in outcomes] == [f"d{at}" for at in range(count)]
+    assert {(one.status, one.chunks, one.truncated_chunks) for one in outcomes} == {("added", 2, 1)}
+    assert (bench.progress.done, bench.progress.total) == (count, count)
+
+
+async def test_what_has_an_outcome_is_not_indexed_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 4)
+    bench.indexer.bad = {"d2": ServiceError(Reason.MODEL_MISMATCH, "another model")}
+    with pytest.raises(ServiceError):
+        await bench.run()
+    bench.indexer.bad = {}
+    assert await bench.run() is None
+    bench.indexer.calls.clear()
+    assert await bench.run() is None
+    assert bench.indexer.calls == []
+    assert bench.statuses() == ["added"] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ServiceError(Reason.INVALID_ARGUMENT, "too many chunks"), "INVALID_ARGUMENT"),
+        (ServiceError(Reason.MODEL_FAILED, "the model failed"), "MODEL_FAILED"),
+        (ValueError("secret"), "INTERNAL"),
+    ],
+)
+async def test_a_bad_document_fails_alone(tmp_path: Path, error: Exception, reason: str) -> None:
+    bench = Bench(tmp_path, 4)
+    bench.indexer.bad = {"d1": error}
+    failed = await bench.run()
+    assert bench.statuses() == ["added", "failed", "added", "added"]
+    (outcome,) = [one for one in bench.journal.outcomes("a") if one.error is not None]
+    assert (outcome.error.reason, "secret" in outcome.error.detail) == (reason, False)  # type: ignore[union-attr]
+    assert failed.reason == "DOCUMENTS_FAILED"
+    assert "1 of 4 documents" in failed.detail
+    assert "'d1'" in failed.detail
+
+
+async def test_what_fails_every_document_fails_the_job(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3)
+    bench.indexer.errors = [ServiceError(Reason.COLLECTION_NOT_FOUND, "gone")]
+    with pytest.raises(ServiceError, match="gone"):
+        await bench.run()
+    assert bench.statuses() == []
+
+
+async def test_what_is_away_is_asked_again_ever_more_seldom(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 2)
+    later = ServiceError(Reason.QUEUE_FULL, "full", 100.0)
+    bench.indexer.errors = [AWAY, AWAY, AWAY, later]
+    before_s = bench.time.now_s
+    assert await bench.run() is None
+    assert bench.time.now_s - before_s == 1 + 2 + 4 + 100
+    assert bench.indexer.calls == [["d0", "d1"]] * 5
+    assert bench.progress.fault is None
+
+
+async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, 2)
+    append: Callable[..., None] = bench.journal.append
+    refusals = [OSError(errno.ENOSPC, "No space left on device")] * 2
+
+    def full(*arguments: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        append(*arguments)
+
+    monkeypatch.setattr(bench.journal, "append", full)
+    assert await bench.run() is None
+    assert bench.statuses() == ["added", "added"]
+
+
+async def test_a_rebuild_is_tried_again_and_given_up_by_its_id() -> None:
+    class Rebuilder:
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        async def run(
+            self,
+            collection: str,
+            chunking: Chunking | None,
+            job_id: str,
+            progress: Callable[[int, int], None],
+        ) -> None:
+            self.calls.append((collection, chunking, job_id))
+            progress(1, 3)
+            if len(self.calls) == 1:
+                raise AWAY
+
+        async def abandon(self, collection: str, job_id: str) -> None:
+            self.calls.append((collection, job_id))
+
+    rebuilder, time = Rebuilder(), FakeTime()
+    time.flows.set()
+    work, progress = ReindexWork(rebuilder), Progress(time.clock, 0, 0)
+    assert await work.run(a_job(kind="reindex"), progress) is None
+    assert (progress.done, progress.total) == (1, 3)
+    await work.abandon(a_job(kind="reindex"))
+    assert rebuilder.calls == [("documents", None, "a")] * 2 + [("documents", "a")]
