@@ -28,6 +28,8 @@ MEASUREMENTS: Final = {
     "reranking": "reranking",
     "servers": "servers",
     "replicas": "replicas",
+    "rebuild": "rebuild",
+    "scale": "scale",
     "memory": "memory",
     "retrieval": "retrieval",
     "gpu": "gpu",
@@ -47,7 +49,10 @@ class Measurement(Protocol):
 
 
 def main() -> None:
-    """Prints tables and writes `bench/results/<measurement>.json`."""
+    """Prints tables and writes `bench/results/<measurement>.json`.
+
+    Exits 1 when a measurement says that it failed, after all of them were made.
+    """
     arguments = _arguments()
     # What was started is stopped, as after Ctrl-C: 128 + 15 is what a shell says of it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -62,6 +67,7 @@ def main() -> None:
         f"load average {here['load_average_before'][0]:.1f} before the start",
         flush=True,
     )
+    failures: list[str] = []
     for name in names:
         print(f"\n## {name}\n", flush=True)
         before = machine()
@@ -71,6 +77,9 @@ def main() -> None:
         path = save(name, report, before, quick=options.quick)
         print(report.text())
         print(f"\nTook {time.monotonic() - started_s:.0f} s; figures in {path}.", flush=True)
+        failures += report.failures
+    if failures:
+        sys.exit("\n".join(["", "FAILED:", *failures]))
 
 
 def _arguments() -> argparse.Namespace:

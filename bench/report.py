@@ -66,11 +66,13 @@ class Report:
     """What one measurement gives.
 
     figures: everything measured, as JSON may hold it.
+    failures: why the command must fail, a line each; a target that is missed is none.
     """
 
     figures: dict[str, Any]
     tables: list[Table]
     targets: list[Target] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Tables, then targets."""
