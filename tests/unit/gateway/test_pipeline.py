@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gateway import COMPLETION, Parts
+from support.gateway import COMPLETION, Parts, hit
 
 from gateway.fusion import fuse
 from gateway.pipeline import Finished, Found, Policy
 from gateway.schemas import QueryRequest, SearchRequest
+from gateway.search.types import Hit
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
@@ -94,6 +96,53 @@ async def test_without_rerank_the_order_is_that_of_retrieval(parts: Parts) -> No
     assert parts.search.calls[0]["limit"] == 2
     assert parts.reranker.calls == []
     assert found.reranker is None
+
+
+def of_documents(names: str) -> list[Hit]:
+    """A hit for each letter, its document; scores fall by .01."""
+    return [
+        replace(hit(name, 0.9 - at / 100), text=f"text {at}", chunk_id=f"{name}#{at}", ordinal=at)
+        for at, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+@pytest.mark.parametrize(("per_document", "expected"), [(0, "aaaab"), (3, "aaabc"), (1, "abcde")])
+async def test_a_document_does_not_fill_the_list(
+    parts: Parts, rerank: bool, per_document: int, expected: str
+) -> None:
+    parts.search.hits = of_documents("aaaabcdeeeeeeeee")
+    # As retrieval orders them, so that fusing the two changes nothing.
+    parts.reranker.values = [0.9 - at / 100 for at in range(30)]
+    parts.pipeline = parts.joined(Policy("documents", 2.0, 30, 10, per_document))
+    found = await find(parts, top_k=5, rerank=rerank)
+    assert "".join(source.document_id for source in found.sources) == expected
+    scores = [source.score for source in found.sources]
+    assert scores == sorted(scores, reverse=True)
+    # Others are looked for only where some may be left out.
+    wanted = 5 if per_document == 0 else 15
+    assert parts.search.calls[0]["limit"] == (max(wanted, 30) if rerank else wanted)
+
+
+async def test_the_reranker_reads_no_more_because_of_it(parts: Parts) -> None:
+    parts.search.hits = of_documents("a" * 20 + "bcdefghij" * 10)
+    parts.reranker.values = [0.5] * 50
+    parts.pipeline = parts.joined(Policy("documents", 2.0, 30, 10, 2))
+    found = await find(parts, top_k=20)
+    assert parts.search.calls[0]["limit"] == 60
+    assert len(parts.reranker.calls[0]["passages"]) == 30
+    names = [source.document_id for source in found.sources]
+    assert len(names) == 20
+    assert names.count("a") == 2
+
+
+async def test_a_lost_reranker_leaves_documents_their_share(parts: Parts) -> None:
+    parts.search.hits = of_documents("aaaabcde")
+    parts.reranker.error = lost(Reason.RERANKER_UNAVAILABLE)
+    parts.pipeline = parts.joined(Policy("documents", 2.0, 30, 10, 1))
+    found = await find(parts, top_k=3)
+    assert [source.document_id for source in found.sources] == ["a", "b", "c"]
+    assert found.degraded == ["rerank"]
 
 
 async def test_sparse_needs_no_vector(parts: Parts) -> None:
