@@ -223,6 +223,34 @@ async def test_fusion_prefers_what_both_stages_find(made: Store) -> None:
     assert {passage.document_id for passage in only_dense} == set(texts[2:])
 
 
+async def test_a_document_found_by_different_chunks_is_found_by_both_stages(made: Store) -> None:
+    points, collection = made
+    await points.upsert(
+        collection,
+        [
+            record("a", "1"),
+            chunk("a", "1", "alpha", 0),
+            chunk("a", "1", "beta drop", 1),
+            record("b", "1"),
+            chunk("b", "1", "beta glue drop"),
+        ],
+        soon(),
+    )
+    ask = question(like="alpha", words="beta drop")
+    found = await points.query(collection, ask, soon())
+    first, *others = found.passages
+    # Each stage ranks another chunk of it first; no chunk is first in both.
+    assert first.document_id == "a"
+    assert first.score == pytest.approx(1.0)
+    assert {passage.document_id for passage in others} == {"a", "b"}
+    scores = [passage.score for passage in found.passages]
+    assert scores == sorted(scores, reverse=True)
+    alone = await points.query(
+        collection, question(like="alpha", words="beta drop", limit=1), soon()
+    )
+    assert [passage.ordinal for passage in alone.passages] == [first.ordinal]
+
+
 async def test_chunks_of_another_version_than_the_records_are_told_apart(made: Store) -> None:
     points, collection = made
     stale, orphan = chunk("a", "old", "same text"), chunk("gone", "1", "same text")
