@@ -193,7 +193,7 @@ class Builds:
     ) -> Stamp:
         """Names the next generation in the stamp of the live one; `force` takes over any claim."""
         there = await self._points.generations(collection, deadline)
-        highest = max(there.live, *there.others)
+        highest = max((there.live, *there.others))
         now = int(time.time())
 
         def named(stamp: Stamp) -> Stamp | None:
