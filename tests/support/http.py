@@ -102,15 +102,16 @@ class FakeStore(FakeSearch):
         return 2, 5
 
 
-class FakeWork:
-    """A job that is done at once."""
+class FakeWork(FakeStage):
+    """A job that is done at once, or when the gate is open."""
 
     async def run(self, job: Job, progress: Progress) -> JobError | None:
+        await self.play(job=job.id)
         progress.report(job.total, job.total)
         return None
 
     async def abandon(self, job: Job) -> None:
-        raise AssertionError("nothing fails here")
+        self.calls.append({"abandoned": job.id})
 
 
 class FakeIndexer(FakeStage):
@@ -144,6 +145,7 @@ class Site:
     parts: Parts = field(default_factory=lambda: Parts(search=FakeStore()))
     indexer: FakeIndexer = field(default_factory=FakeIndexer)
     jobs_dir: Path | None = None
+    work: FakeWork = field(default_factory=FakeWork)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.most)
@@ -164,9 +166,10 @@ class Site:
         )
         openapi = encode(openapi_document("1.2.3", keyed=bool(self.keys)))
         indexer: Any = self.indexer
+        self.journal = None if self.jobs_dir is None else Journal(self.jobs_dir)
         self.jobs = JobRunner(
-            None if self.jobs_dir is None else Journal(self.jobs_dir),
-            {"index": FakeWork(), "reindex": FakeWork()},
+            self.journal,
+            {"index": self.work, "reindex": self.work},
             JobLimits(queued=2, kept=10, spool_bytes=1 << 20, stall_s=60),
             self.parts.metrics,
         )
