@@ -24,6 +24,8 @@ from runtime.errors import Reason, ServiceError
 
 log = logging.getLogger(__name__)
 
+# What Python runs in the child.
+COMMAND: Final = ("-m", "gateway.search.child")
 # The predecessor may need its 5 s to leave, and then the log is replayed.
 OPEN_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 20.0
@@ -259,7 +261,7 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.search.child", str(theirs.fileno())],
+        [sys.executable, *COMMAND, str(theirs.fileno())],
         stdin=subprocess.DEVNULL,
         pass_fds=(theirs.fileno(),),
         start_new_session=True,
