@@ -37,6 +37,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.middleware import Front, Limits
 from gateway.openapi import docs_page, openapi_document
 from gateway.pipeline import Pipeline, Policy
+from gateway.preparing import Preparer
 from gateway.problems import encode
 from gateway.reindexing import Reindexer
 from gateway.routes import build_router
@@ -137,7 +138,9 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         # Those of the jobs are their own, so that the jobs' signs of life are, too.
         pulse = PulseEmbedder(vectors)
         bulk = Indexer(search, pulse, batch_size=settings.embedding_batch_size)
-        reindexer = Reindexer(search, bulk)
+        preparer = Preparer(search, pulse, batch_size=settings.embedding_batch_size)
+        stack.push_async_callback(preparer.aclose)
+        reindexer = Reindexer(search, preparer)
         jobs = _jobs(settings, bulk, reindexer, pulse, metrics)
         stack.push_async_callback(jobs.aclose)
         front = Front(

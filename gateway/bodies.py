@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import Receive
 
 from gateway.exchange import Exchange
 from gateway.problems import HttpError, HttpReason
 
+# A body is kept in parts of about this size.
+PART_BYTES: Final = 64 * 1024
+
 
 class Bodies:
     """The memory of request bodies. most_bytes: what those being served may hold together.
 
-    A body counts until its request is over: what is decoded from it is about as large.
+    A body counts until its request is over: it is kept as it came, and decoded bit by bit.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._free_bytes = most_bytes
 
-    async def read(self, exchange: Exchange, receive: Receive, most_bytes: int) -> bytes:
-        """The whole body; empty when the caller left. To be followed by `release`.
+    async def read(self, exchange: Exchange, receive: Receive, most_bytes: int) -> None:
+        """Reads the body into the exchange, until its end or the caller left; then `release`.
 
         Raises HttpError BODY_TOO_LARGE, or OVERLOADED while other bodies hold the memory.
         """
         declared = exchange.headers.get(b"content-length", b"")
         if declared.isdigit():
             self._check(0, int(declared[:20]), most_bytes)
-        parts: list[bytes] = []
+        gathered = bytearray()  # bytes kept one by one take 40 times the memory
         while True:
             exchange.body_asked = True
             message = await receive()
             if message["type"] == "http.disconnect":
                 exchange.left = True
-                return b""
+                return
             part = message.get("body", b"")
             self._check(exchange.body_bytes, len(part), most_bytes)
             exchange.body_bytes += len(part)
             self._free_bytes -= len(part)
-            parts.append(part)
-            if not message.get("more_body"):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+            gathered += part
+            last = not message.get("more_body")
+            if last or len(gathered) >= PART_BYTES:
+                exchange.body.append(bytes(gathered))
+                gathered.clear()
+            if last:
+                return
 
     def release(self, exchange: Exchange) -> None:
         """The request is over."""

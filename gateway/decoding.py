@@ -33,8 +33,8 @@ class BodyDecoder(Generic[T]):
         self._cls = cls
         self._decoder = msgspec.json.Decoder(cls)
 
-    def decode(self, body: bytes) -> T:
-        """The request in `body`.
+    def decode(self, body: bytes, place: str = "") -> T:
+        """The request in `body`; or the part of one at `place`, such as `documents[3]`.
 
         Raises HttpError: MALFORMED_JSON, or INVALID_ARGUMENT with every fault by its field.
         """
@@ -42,9 +42,9 @@ class BodyDecoder(Generic[T]):
             value = self._decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if len(body) > MAX_EXPLAINED_BYTES:
-                raise _first_fault(error) from error
-            _explain(body, self._cls, error)
-        if faults := _own_faults(value, ""):
+                raise _first_fault(error, place) from error
+            _explain(body, self._cls, error, place)
+        if faults := _own_faults(value, place):
             raise invalid(faults)
         return value
 
@@ -65,20 +65,24 @@ def decode_parameters(query_string: bytes, cls: type[T]) -> T:
         raise invalid(faults or [_fault_of(error, "")]) from error
 
 
-def _first_fault(error: Exception) -> HttpError:
+def _first_fault(error: Exception, place: str) -> HttpError:
     """What the fast path found, in its words."""
     if isinstance(error, msgspec.ValidationError):
-        return invalid([_fault_of(error, "")])
+        return invalid([_fault_of(error, place)])
     if isinstance(error, UnicodeDecodeError):
         detail = f"Byte {error.start} is not UTF-8."
     elif isinstance(error, RecursionError):
         detail = "Objects and arrays are nested too deep."
     else:
         detail = f"{error}."
-    return HttpError(HttpReason.MALFORMED_JSON, detail)
+    return _malformed(detail, place)
 
 
-def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoReturn:
+def _malformed(detail: str, place: str) -> HttpError:
+    return HttpError(HttpReason.MALFORMED_JSON, f"{place}: {detail}" if place else detail)
+
+
+def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception, place: str) -> NoReturn:
     """Raises what was wrong with a body that the fast path refused."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
@@ -95,10 +99,10 @@ def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception) -> NoRetu
         detail = "A number cannot be read."
     else:
         if isinstance(error, msgspec.ValidationError):
-            faults = list(islice(_struct_faults(value, cls, "", strict=True), MAX_FAULTS))
-            raise invalid(faults or [_fault_of(error, "")]) from error
+            faults = list(islice(_struct_faults(value, cls, place, strict=True), MAX_FAULTS))
+            raise invalid(faults or [_fault_of(error, place)]) from error
         detail = "The body cannot be read."
-    raise HttpError(HttpReason.MALFORMED_JSON, detail) from error
+    raise _malformed(detail, place) from error
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -30,7 +30,8 @@ class Embedders:
     def __init__(self, serving: EmbedderClient, rebuilding: EmbedderClient | None = None) -> None:
         self._serving = serving
         self._rebuilding = rebuilding or serving
-        self._clients = (serving,) if rebuilding is None else (serving, rebuilding)
+        # Where both hold a model, the first is being replaced by what the second was.
+        self._clients = (serving,) if rebuilding is None else (rebuilding, serving)
         self._asked_s = time.monotonic()
 
     async def model(self, deadline: Deadline) -> ModelIdentity:

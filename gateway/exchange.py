@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,7 +27,8 @@ class Exchange:
 
     headers: of the request, names in lower case; of a repeated one, the last.
     deadline: of the whole request; every call made for it gets what is left.
-    body: until it is decoded. body_bytes: its size. body_asked: the caller was let send it.
+    body: its parts as they came, until they are decoded. body_bytes: its size. body_asked: the
+        caller was let send it.
     status: 0 until the response starts.
     complete: the last byte of the response was handed to the server.
     left: the caller hung up before that.
@@ -39,7 +41,7 @@ class Exchange:
     path: str
     headers: Mapping[bytes, bytes]
     deadline: Deadline
-    body: bytes = b""
+    body: deque[bytes] = field(default_factory=deque)
     body_bytes: int = 0
     body_asked: bool = False
     status: int = 0

@@ -281,7 +281,8 @@ class Health:
         return True
 
     def _mismatch_with(self, model: ModelIdentity) -> str | None:
-        if model.dimension == self._vector_dim:
+        # The next model may be longer or shorter; VECTOR_DIM is changed when it takes over.
+        if self._vector_dim in (model.dimension, *(one.dimension for one in self._models.values())):
             return None
         return (
             f"VECTOR_DIM is {self._vector_dim}, but the vectors of {model.name} have "

@@ -132,7 +132,7 @@ class Front:
         with self._admission:
             try:
                 async with asyncio.timeout(exchange.deadline.remaining_s()):
-                    exchange.body = await self._bodies.read(exchange, receive, body_bytes)
+                    await self._bodies.read(exchange, receive, body_bytes)
                     if exchange.left:
                         return
                     with _Departure(exchange, receive):

@@ -27,7 +27,7 @@ from typing import IO, Final
 import msgspec
 
 from gateway.files import sync_folder, write_durably
-from gateway.indexing import NewDocument
+from gateway.indexing import Documents, NewDocument
 from gateway.jobs.job import DocumentOutcome, Job
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Journal:
                 self._set_aside(folder, error)
         return sorted(jobs, key=lambda job: job.number)
 
-    def create(self, job: Job, documents: Sequence[NewDocument]) -> Job:
+    def create(self, job: Job, documents: Documents | Sequence[NewDocument]) -> Job:
         """Keeps a new job, with the documents of an index job; durable once this returns."""
         unfinished = self._folder / (_NEW + job.id)
         try:

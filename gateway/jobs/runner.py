@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from gateway.admission import draining
-from gateway.indexing import NewDocument
+from gateway.indexing import Documents, NewDocument
 from gateway.jobs.job import DocumentOutcome, Job, Kind
 from gateway.jobs.journal import Journal
 from gateway.jobs.progress import Clock
@@ -122,7 +122,7 @@ class JobRunner:
         if self._refusal is not None:
             raise ServiceError(Reason.JOBS_ELSEWHERE, self._refusal, RETRY_AFTER_S)
 
-    async def submit(self, new: NewJob, documents: Sequence[NewDocument] = ()) -> Job:
+    async def submit(self, new: NewJob, documents: Documents | Sequence[NewDocument] = ()) -> Job:
         """Takes a job; it is durable once this returns.
 
         Raises ServiceError QUEUE_FULL, DRAINING, or REINDEX_RUNNING where the collection is
@@ -194,7 +194,7 @@ class JobRunner:
             log.warning(why)
         self._refusal = why
 
-    async def _take(self, job: Job, documents: Sequence[NewDocument]) -> Job:
+    async def _take(self, job: Job, documents: Documents | Sequence[NewDocument]) -> Job:
         assert self._journal is not None  # noqa: S101 - checked
         try:
             job = self._table.put(await asyncio.to_thread(self._journal.create, job, documents))

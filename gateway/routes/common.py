@@ -20,15 +20,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def read_json(exchange: Exchange, decoder: BodyDecoder[T]) -> T:
     """The request's body. Raises HttpError for another content type, or what is wrong in it."""
+    check_content_type(exchange)
+    # Not kept beside what is made of it.
+    body = b"".join(exchange.body)
+    exchange.body.clear()
+    return decoder.decode(body)
+
+
+def check_content_type(exchange: Exchange) -> None:
+    """Raises HttpError for a body that is not said to be JSON."""
     declared = exchange.headers.get(b"content-type", b"")
     kind = declared.partition(b";")[0].strip().lower()
     if kind != b"application/json" and not (
         kind.startswith(b"application/") and kind.endswith(b"+json")
     ):
         raise HttpError(HttpReason.UNSUPPORTED_MEDIA_TYPE, "Send `Content-Type: application/json`.")
-    # Not kept beside what is made of it: an /index may go on for ten minutes.
-    body, exchange.body = exchange.body, b""
-    return decoder.decode(body)
 
 
 def no_parameters(request: Request) -> None:

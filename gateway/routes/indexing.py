@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import uuid
 from typing import Final, Protocol
 
 from starlette.requests import Request
@@ -12,24 +10,26 @@ from starlette.responses import Response
 from gateway.answers import IndexedDocument, IndexResponse, JobAccepted
 from gateway.decoding import BodyDecoder
 from gateway.exchange import Exchange, exchange_of
-from gateway.indexing import Indexer, NewDocument, check_documents
+from gateway.incoming import read_documents
+from gateway.indexing import Documents, Indexer, check_sizes
 from gateway.jobs.job import Job
 from gateway.jobs.runner import JobRunner
 from gateway.jobs.table import NewJob
 from gateway.problems import Fault, invalid
-from gateway.routes.common import json_response, no_parameters, parameters, read_json
+from gateway.routes.common import (
+    check_content_type,
+    json_response,
+    no_parameters,
+    parameters,
+    read_json,
+)
 from gateway.schemas import IndexParameters, IndexRequest, ReindexRequest
-from gateway.search.search import DEFAULT_CHUNKING
+from gateway.search.collections import DEFAULT_CHUNKING
 from gateway.search.types import Chunking, Stamp
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
-_INDEX: Final = BodyDecoder(IndexRequest)
 _REINDEX: Final = BodyDecoder(ReindexRequest)
-# Checking a MiB of documents takes up to 0.1 s (metadata of numbers): more leaves the event loop.
-LARGE_BODY_BYTES: Final = 1 << 20
-# Namespace of the ids of documents that came without one; it never changes.
-_TEXTS: Final = uuid.UUID("6f0d9f2e-58a3-5d0b-9a55-0c4b6c1f7a11")
 
 
 class Stamped(Protocol):
@@ -69,10 +69,9 @@ class IndexRoutes:
         exchange = exchange_of(request)
         if not asked.wait:
             self._jobs.check()
-        if exchange.body_bytes > LARGE_BODY_BYTES:
-            ask, documents = await asyncio.to_thread(_read_index, exchange)
-        else:
-            ask, documents = _read_index(exchange)
+        check_content_type(exchange)
+        incoming = await read_documents(exchange.body)
+        ask, documents = incoming.ask, incoming.documents
         collection = ask.collection or self._default_collection
         chunking = await self._chunking(ask, collection, exchange.deadline)
         if not asked.wait:
@@ -107,11 +106,12 @@ class IndexRoutes:
         self,
         exchange: Exchange,
         collection: str,
-        documents: list[NewDocument],
+        documents: Documents,
         chunking: Chunking | None,
     ) -> Response:
         """Takes a job that indexes the documents, once /index would have taken them."""
-        check_documents(documents, chunking or await self._own(collection, exchange.deadline))
+        own = chunking or await self._own(collection, exchange.deadline)
+        check_sizes(documents.characters, own)
         new = NewJob("index", collection, chunking, exchange.body_bytes)
         return _accepted(await self._jobs.submit(new, documents))
 
@@ -143,25 +143,3 @@ def _accepted(job: Job) -> Response:
     response = json_response(JobAccepted(job.id), 202)
     response.headers["Location"] = f"/jobs/{job.id}"
     return response
-
-
-def _read_index(exchange: Exchange) -> tuple[IndexRequest, list[NewDocument]]:
-    """The request and its documents. Raises HttpError for all that is wrong with it."""
-    ask = read_json(exchange, _INDEX)
-    return ask, _new_documents(ask)
-
-
-def _new_documents(ask: IndexRequest) -> list[NewDocument]:
-    """The documents under their ids. Raises HttpError when two have the same."""
-    first: dict[str, int] = {}
-    faults: list[Fault] = []
-    documents: list[NewDocument] = []
-    for position, given in enumerate(ask.documents):
-        document_id = str(uuid.uuid5(_TEXTS, given.text)) if given.id is None else given.id
-        if (other := first.setdefault(document_id, position)) != position:
-            field = f"documents[{position}].{'text' if given.id is None else 'id'}"
-            faults.append(Fault(field, f"The same id as documents[{other}]"))
-        documents.append(NewDocument(document_id, given.text, given.metadata or {}))
-    if faults:
-        raise invalid(faults[:100])
-    return documents

@@ -85,7 +85,7 @@ async def test_a_model_that_neither_holds_is_told_with_what_to_do(pair: Pair) ->
             await call
         assert caught.value.reason is Reason.MODEL_MISMATCH
         for words in (
-            OTHER[:8], f"model@{OLD[:8]} and model@{NEW[:8]}", "EMBEDDER_TARGET or",
+            OTHER[:8], f"model@{NEW[:8]} and model@{OLD[:8]}", "EMBEDDER_TARGET or",
             "EMBEDDER_TARGET_NEXT", "POST /reindex", "'sparse'",
         ):  # fmt: skip
             assert words in caught.value.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from support.gateway import FakeSearch, FakeStage, Parts
 from gateway.admission import Admission, ApiKeys
 from gateway.bodies import Bodies
 from gateway.health import Health
-from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
+from gateway.indexing import DocumentResult, Documents, IndexOutcome
 from gateway.jobs.job import Job, JobError
 from gateway.jobs.journal import Journal
 from gateway.jobs.progress import Progress
@@ -120,14 +120,15 @@ class FakeIndexer(FakeStage):
     async def index(
         self,
         collection: str,
-        documents: Sequence[NewDocument],
+        documents: Documents,
         chunking: Chunking | None,
         deadline: Deadline,
     ) -> IndexOutcome:
+        taken = list(documents)
         await self.play(
-            collection=collection, documents=documents, chunking=chunking, deadline=deadline
+            collection=collection, documents=taken, chunking=chunking, deadline=deadline
         )
-        return IndexOutcome([DocumentResult(one.id, "added", 1, 0) for one in documents])
+        return IndexOutcome([DocumentResult(one.id, "added", 1, 0) for one in taken])
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
+from collections import deque
 from typing import Any
 
 import httpx
@@ -16,7 +16,6 @@ from support.http import Site
 
 from gateway.metrics import GatewayMetrics
 from gateway.problems import PROBLEMS, problem
-from gateway.routes import documents
 from gateway.search.types import Chunking
 from runtime.answers import NO_ANSWER
 from runtime.errors import INTERNAL_MESSAGE, Reason, ServiceError
@@ -152,28 +151,9 @@ async def test_only_documents_may_be_large() -> None:
         assert (await client.post("/index", json={"documents": documents})).status_code == 200
 
 
-@pytest.mark.parametrize(("size", "aside"), [(1_000_000, False), (1_100_000, True)])
-async def test_large_bodies_are_read_beside_the_event_loop(
-    size: int, aside: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-
-    def read_index(exchange: Any) -> Any:
-        threads.append(threading.get_ident())
-        return reading(exchange)
-
-    reading = documents._read_index
-    monkeypatch.setattr(documents, "_read_index", read_index)
-    async with Site().client() as client:
-        body = {"documents": [{"text": "x" * size}]}
-        assert (await client.post("/index", json=body)).status_code == 200
-        check_problem(await client.post("/index", json=body | {"no": 1}), 422, "INVALID_ARGUMENT")
-    assert [one != threading.get_ident() for one in threads] == [aside] * 2
-
-
 async def test_a_body_is_not_kept_beside_what_is_made_of_it() -> None:
     site = Site()
-    kept: list[bytes] = []
+    kept: list[deque[bytes]] = []
 
     async def spy(scope: Any, receive: Any, send: Any) -> None:
         await site.app(scope, receive, send)
@@ -182,7 +162,7 @@ async def test_a_body_is_not_kept_beside_what_is_made_of_it() -> None:
     transport = httpx.ASGITransport(spy)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert (await client.post("/search", json=QUERY)).status_code == 200
-    assert kept == [b""]
+    assert kept == [deque()]
 
 
 async def test_overlap_is_checked_against_the_collections_own_chunk_size() -> None:
