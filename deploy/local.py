@@ -36,6 +36,9 @@ WORKERS: Final[Mapping[str, tuple[str, str]]] = {
     "reranker": ("reranker_worker", "RERANKER_TARGET"),
     "generator": ("generator_worker", "GENERATOR_TARGET"),
 }
+# Started when EMBEDDING_MODEL_NEXT is set, with that model.
+NEXT_EMBEDDER: Final = "next"
+NEXT_WORKER: Final = ("embedder_worker", "EMBEDDER_TARGET_NEXT")
 
 # Beyond the time a process gives its own requests before it is killed.
 STOP_MARGIN_S: Final = 5.0
@@ -51,6 +54,12 @@ class LocalSettings(Settings):
         description="Address the gateway listens on. Here loopback, unlike a gateway started by "
         "itself: one command should not open a port to the network.",
     )
+    embedding_model_next: str | None = Field(
+        None,
+        min_length=1,
+        description="A second embedder is started with this model, to which POST /reindex moves "
+        "collections; for `make run` and Docker Compose.",
+    )
 
 
 class Launcher:
@@ -61,9 +70,12 @@ class Launcher:
         self._started_s = time.monotonic()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._killed_by: int | None = None
+        self._kinds = dict(WORKERS)
+        if settings.embedding_model_next is not None:
+            self._kinds[NEXT_EMBEDDER] = NEXT_WORKER
         self._workers = {
-            name: Child(name, module, self._worker_environment(), say)
-            for name, (module, _) in WORKERS.items()
+            name: Child(name, module, self._worker_environment(name), say)
+            for name, (module, _) in self._kinds.items()
         }
         self._gateway: Child | None = None
         self._keepers: list[asyncio.Task[None]] = []
@@ -152,7 +164,7 @@ class Launcher:
         given = self._settings.model_fields_set
         return {} if "drain_pause_seconds" in given else {"DRAIN_PAUSE_SECONDS": "0"}
 
-    def _worker_environment(self) -> dict[str, str]:
+    def _worker_environment(self, name: str) -> dict[str, str]:
         # The gateway's line per request is enough; the workers speak up when something is wrong.
         quiet = {} if "log_level" in self._settings.model_fields_set else {"LOG_LEVEL": "WARNING"}
         ports = {
@@ -161,12 +173,14 @@ class Launcher:
             "METRICS_HOST": LOOPBACK,
             "METRICS_PORT": "0",
         }
-        return self._common_environment() | ports | quiet
+        model = self._settings.embedding_model_next if name == NEXT_EMBEDDER else None
+        other = {} if model is None else {"EMBEDDING_MODEL": model}
+        return self._common_environment() | ports | quiet | other
 
     def _gateway_environment(self) -> dict[str, str]:
         targets = {
             target: f"{LOOPBACK}:{self._workers[name].ports['grpc_port']}"
-            for name, (_, target) in WORKERS.items()
+            for name, (_, target) in self._kinds.items()
         }
         host = {"SERVER_HOST": self._settings.server_host}
         return self._common_environment() | targets | host

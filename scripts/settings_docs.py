@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
+from deploy.local import LocalSettings
 from embedder_worker.settings import EmbedderSettings
 from gateway.settings import GatewaySettings
 from generator_worker.settings import GeneratorSettings
@@ -31,6 +32,7 @@ Fields = dict[str, FieldInfo]
 EXAMPLES: Final = {
     "api_keys": "a-long-random-string,another-one",
     "embedder_target_next": "localhost:50061",
+    "embedding_model_next": "BAAI/bge-small-en-v1.5",
     "filter_fields": "team,year:integer",
     "lm_api_base": "http://localhost:11434/v1",
     "lm_model": "gpt-3.5-turbo",
@@ -54,6 +56,7 @@ def groups() -> dict[str, tuple[str, Fields]]:
         "generator": ("Generator", _own(GeneratorSettings, WorkerSettings)),
         "workers": ("Every worker", _own(WorkerSettings, Settings, "grpc_port")),
         "processes": ("Every process", dict(Settings.model_fields)),
+        "local": ("make run", _own(LocalSettings, Settings, "server_host")),
     }
 
 

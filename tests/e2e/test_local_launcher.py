@@ -70,6 +70,17 @@ def test_children_get_loopback_and_each_others_addresses(start: Start) -> None:
     assert f"gateway GENERATOR_TARGET=127.0.0.1:{40000 + len('generator_worker')}" in journal
 
 
+def test_a_next_model_gets_an_embedder_of_its_own(start: Start) -> None:
+    launcher = start(EMBEDDING_MODEL_NEXT="other/model", EMBEDDING_MODEL="one/model")
+    launcher.wait_line("Ready after")
+    assert "next 127.0.0.1:" in launcher.wait_line("  workers: ")
+    journal = launcher.journal()
+    for model in ("one/model", "other/model"):
+        assert journal.count(f"embedder_worker EMBEDDING_MODEL={model}") == 1
+    target = f"127.0.0.1:{40000 + len('embedder_worker')}"
+    assert f"gateway EMBEDDER_TARGET_NEXT={target}" in journal
+
+
 def test_given_settings_win(start: Start) -> None:
     launcher = start(SERVER_HOST="0.0.0.0", LOG_LEVEL="INFO")
     assert "http://localhost:8080" in launcher.wait_line("Ready after")

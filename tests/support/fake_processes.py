@@ -40,7 +40,8 @@ def stop(*_):
 stubborn = pathlib.Path(NAME + ".stubborn").exists()
 signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else stop)
 note("started " + str(os.getpid()))
-for key in ("GRPC_PORT", "SERVER_HOST", "LOG_LEVEL", "EMBEDDER_TARGET", "GENERATOR_TARGET"):
+for key in ("GRPC_PORT", "SERVER_HOST", "LOG_LEVEL", "EMBEDDER_TARGET", "GENERATOR_TARGET",
+            "EMBEDDING_MODEL", "EMBEDDER_TARGET_NEXT"):
     note(f"{key}={os.environ.get(key)}")
 ports = {"http_port": 8080} if NAME == "gateway" else {
     "grpc_port": 40000 + len(NAME), "metrics_port": 41000 + len(NAME)}

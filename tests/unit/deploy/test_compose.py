@@ -26,7 +26,18 @@ def test_file_matches_the_compose_specification(document: dict[str, Any]) -> Non
 
 
 def test_services() -> None:
-    assert set(SERVICES) == {*PROCESSES, "qdrant", "redis"}
+    assert set(SERVICES) == {*PROCESSES, "embedder-next", "qdrant", "redis"}
+
+
+def test_the_next_embedder_differs_in_its_model_and_waits_to_be_asked_for() -> None:
+    following, embedder = dict(SERVICES["embedder-next"]), dict(SERVICES["embedder"])
+    environment = dict(following.pop("environment"))
+    assert environment.pop("EMBEDDING_MODEL") == "${EMBEDDING_MODEL_NEXT:-}"
+    assert environment == embedder.pop("environment")
+    assert following.pop("profiles") == ["next-model"]
+    assert following == embedder
+    target = SERVICES["gateway"]["environment"]["EMBEDDER_TARGET_NEXT"]
+    assert target == "${EMBEDDING_MODEL_NEXT:+dns:///embedder-next:50051}"
 
 
 @pytest.mark.parametrize("name", PROCESSES)
