@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Protocol
 
+from gateway.search import wire
 from gateway.search.points import at, no_collection
 from gateway.search.types import Stamp, Target
 from gateway.search.versions import NewVersion, Prepare, Record
@@ -68,11 +69,14 @@ class Put:
 
 
 class Delete:
-    """A document is deleted."""
+    """A document is deleted, if its record is `among` those (None: whatever it is)."""
 
-    def __init__(self, writer: Writer, document_id: str) -> None:
+    def __init__(
+        self, writer: Writer, document_id: str, among: wire.Selection | None = None
+    ) -> None:
         self._writer = writer
         self._document_id = document_id
+        self._among = among
         self._write = str(uuid.uuid4())
         self._grave: Record | None = None
         self.chunks: int | None = None
@@ -82,7 +86,7 @@ class Delete:
 
     async def commit(self, address: str, deadline: Deadline) -> None:
         self._grave, chunks = await self._writer.bury(
-            address, self._document_id, self._write, deadline
+            address, self._document_id, self._write, deadline, self._among
         )
         if self.chunks is None:
             self.chunks = chunks

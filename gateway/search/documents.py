@@ -83,8 +83,10 @@ class Documents:
     ) -> tuple[int, int]:
         """Deletes the documents that pass `filter`: how many, and how many chunks they had.
 
-        Those deleted before an error stay deleted; out of time it stops between documents.
+        One that is replaced meanwhile stays if it passes no longer. Those deleted before an
+        error stay deleted; out of time it stops between documents.
         """
+        doomed = selection(filter, indexes=self._plan.indexes)
         documents = chunks = 0
         cursor: str | None = None
         while True:
@@ -92,7 +94,10 @@ class Documents:
                 collection, limit=DELETED_AT_ONCE, cursor=cursor, filter=filter, deadline=deadline
             )
             deleted = await asyncio.gather(
-                *(self._records.delete(collection, one.id, deadline) for one in page.documents)
+                *(
+                    self._records.delete(collection, one.id, deadline, doomed)
+                    for one in page.documents
+                )
             )
             documents += sum(count is not None for count in deleted)
             chunks += sum(count or 0 for count in deleted)

@@ -58,7 +58,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final, Literal, TypeVar
 
-from gateway.search import ids
+from gateway.search import ids, wire
 from gateway.search.changes import Change, Changed, Delete, Put, Settle
 from gateway.search.points import Points, at
 from gateway.search.stamps import Stamps
@@ -114,9 +114,18 @@ class Records:
         await self._carry_through(collection, put, deadline)
         return "replaced" if put.replaced else "added"
 
-    async def delete(self, collection: str, document_id: str, deadline: Deadline) -> int | None:
-        """Deletes the document; the number of its chunks, None if there was none."""
-        delete = Delete(self._writer, document_id)
+    async def delete(
+        self,
+        collection: str,
+        document_id: str,
+        deadline: Deadline,
+        among: wire.Selection | None = None,
+    ) -> int | None:
+        """Deletes the document; the number of its chunks, None if there was none.
+
+        among: leaves it alone, as if there was none, unless its record is among these.
+        """
+        delete = Delete(self._writer, document_id, among)
         await self._carry_through(collection, delete, deadline)
         return delete.chunks
 

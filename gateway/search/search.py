@@ -102,7 +102,11 @@ class Search:
             stamp_there = await self._stamps.of_generation(name, deadline)
             # A crash may have come between a write and its revision, or before the stamp.
             if stamp_there is not None:
-                await self._stamps.bump(at(name, stamp_there.generation))
+                # Its indexes become those that filters are written for.
+                now = await self._collections.make(
+                    name, stamp_there.dimension, stamp_there.chunking, deadline
+                )
+                await self._stamps.bump(at(name, now.generation))
 
     async def aclose(self) -> None:
         """Finishes the writes under way, flushes, and lets go of the store."""

@@ -72,17 +72,27 @@ class Writer:
         raise contended()
 
     async def bury(
-        self, address: str, document_id: str, write: str, deadline: Deadline
+        self,
+        address: str,
+        document_id: str,
+        write: str,
+        deadline: Deadline,
+        among: wire.Selection | None = None,
     ) -> tuple[Record | None, int | None]:
-        """Deletes the document from the live generation.
+        """Deletes the document from the live generation, if its record is `among` those.
 
-        Its tombstone, or an older one, or None for a document that never was; and how many
-        chunks it had, None if there was no document.
+        Its tombstone, or an older one, or None for a document that never was, or stays; and
+        how many chunks it had, None if there was no document.
         """
         for _ in range(ATTEMPTS):
             current = await self.read(address, document_id, deadline)
             if current is None or not current.live:
                 return current, None
+            if among is not None:
+                # Asked after the record was read: what has changed since fails the swap.
+                itself = wire.Selection(among.must, (ids.record_id(document_id),))
+                if not await self._points.count(address, itself, deadline):
+                    return None, None
             grave = tombstone(current, write)
             if await self._swap(address, grave, current, deadline):
                 await self._remove(address, current, deadline)
