@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunking import _sections, _unwrapped, cut, most_chunks
+from gateway.chunking import _masked, _sections, _unwrapped, cut, most_chunks
 from gateway.search.types import Chunking
 
 
@@ -42,6 +42,39 @@ def test_markdown_is_cut_at_headings_and_text_at_sentences() -> None:
     assert [chunk[:5] for chunk in cut(markdown, Chunking(64, 0))] == ["# One", "# Two"]
     plain = f"{body}{body}{body}"
     assert cut(plain, Chunking(80, 0)) == [f"{body}{body}".strip(), body.strip()]
+
+
+def test_passages_of_markdown_begin_where_sentences_do() -> None:
+    sentences = [
+        "The `drop` function of `Vec<T>` is called when the _owner_ goes away.",
+        "See [the chapter on ownership][ownership]<!-- ignore --> for a **much** longer answer.",
+        "*It is never called twice.* That is what `std::mem::drop` and [`Rc<T>`](rc.html) keep.",
+    ]
+    text = "# Dropping\n\n" + " ".join(sentences * 4)
+    starts = ("The `drop`", "See [the", "*It is", "That is", "# Dropping")
+    for size in (128, 200, 300):
+        for chunk in cut(text, Chunking(size, 0)):
+            assert chunk in text
+            assert chunk.startswith(starts)
+
+
+@given(st.text(st.sampled_from("ab .\n`*_[]()<>!-#|~"), max_size=200))
+def test_masking_keeps_length_lines_and_what_is_fenced(text: str) -> None:
+    masked = _masked(text)
+    assert len(masked) == len(text)
+    assert [at for at, sign in enumerate(masked) if sign.isspace()] == [
+        at for at, sign in enumerate(text) if sign.isspace()
+    ]
+    fence = "```\n`a` *b* [c](d) <e>\n```"
+    assert _masked(f"{fence}\n") == f"{fence}\n"
+
+
+@pytest.mark.parametrize("unit", ["[ ", " <a", "`a ", "](", "a_ _b "])
+def test_no_line_of_marks_takes_forever(unit: str) -> None:
+    started_s = time.monotonic()
+    _masked(unit * (200_000 // len(unit)))
+    # 0.3 s at most; minutes if each mark read the rest of the line.
+    assert time.monotonic() - started_s < 10
 
 
 def test_sections_lose_nothing_of_long_texts() -> None:
