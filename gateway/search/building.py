@@ -34,6 +34,8 @@ from runtime.errors import Reason, ServiceError
 CLAIM_ALIVE_S: Final = 60
 # One that was not renewed for so long is cleared.
 CLAIM_DEAD_S: Final = 600
+# Switches completed in a row; one is.
+ATTEMPTS: Final = 4
 
 
 class Builds:
@@ -68,7 +70,9 @@ class Builds:
         to build is live already.
         Raises ServiceError COLLECTION_NOT_FOUND, and REINDEX_RUNNING when another lives.
         """
-        await self.finish(collection, deadline)
+        stamp = await self._stamps.fresh(collection, deadline)
+        if stamp.builder == job_id or not _alive(stamp, time.time()):
+            await self.finish(collection, deadline)
         stamp = await self._name(collection, job_id, deadline, force=False)
         if stamp.next is None:
             return None
@@ -129,9 +133,16 @@ class Builds:
         await self._stamps.change(collection, marked, deadline)
 
     async def finish(self, collection: str, deadline: Deadline) -> None:
-        """Completes a switch that has begun, whoever began it."""
-        stamp = await self._stamps.fresh(collection, deadline)
-        if stamp.switching and stamp.next is not None:
+        """Completes a switch that has begun, whoever began it.
+
+        One who was stopped before the switch itself may come with it when a later one has
+        been made, and so go back; what is live then says `switching` as well, and the loop
+        goes forward again. Nothing is lost meanwhile: writers see that stamp and write to both.
+        """
+        for _ in range(ATTEMPTS):
+            stamp = await self._stamps.fresh(collection, deadline)
+            if not stamp.switching or stamp.next is None:
+                return
             await self._points.switch(collection, stamp.next, deadline)
             await self.note_switch(collection, deadline)
 
@@ -153,7 +164,9 @@ class Builds:
         An absent collection is fine.
         """
         try:
-            await self.finish(collection, deadline)
+            stamp = await self._stamps.fresh(collection, deadline)
+            if stamp.builder == job_id:
+                await self.finish(collection, deadline)
             stamp = await self._clear(collection, deadline, lambda it: it.builder == job_id)
         except ServiceError as error:
             if error.reason is Reason.COLLECTION_NOT_FOUND:
