@@ -110,7 +110,7 @@ class StoreSettings(Settings):
         description="Metadata fields that filters name often, comma separated; each gets an "
         "index. A field's values are strings unless a type follows it: "
         "team,year:integer,price:float,draft:bool,published:datetime. Other fields work too, "
-        "only slower.",
+        "only slower. All gateways of a Qdrant server should name the same.",
     )
     bm25_language: str = Field(
         "english",
@@ -149,6 +149,16 @@ class StoreSettings(Settings):
             self.hnsw_ef_construct,
             self.hnsw_ef,
         )
+
+    @field_validator("filter_fields")
+    @classmethod
+    def _each_field_once(cls, value: str) -> str:
+        names = [part.partition(":")[0].strip() for part in value.split(",") if part.strip()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"names {', '.join(twice)} twice")
+        if reserved := sorted({"not", "or"} & set(names)):
+            raise ValueError(f"names {', '.join(reserved)}, which filters reserve")
+        return value
 
     def indexed_fields(self) -> dict[str, IndexKind]:
         """FILTER_FIELDS as field → type of its index."""

@@ -35,6 +35,8 @@ def test_filter_fields_have_kinds() -> None:
         {"filter_fields": "team:tree"},
         {"filter_fields": "a b"},
         {"filter_fields": "a[0]"},
+        {"filter_fields": "a,b:float,a:integer"},
+        {"filter_fields": "a,or"},
         {"qdrant_url": "localhost:6333"},
         {"qdrant_collection": "Documents"},
         {"qdrant_collection": "x" * 64},
