@@ -17,12 +17,14 @@ from gateway.search import wire
 from gateway.search.bm25 import Encoder
 from gateway.search.points import no_collection, unavailable
 from gateway.search.qdrant_filters import filter_of
+from gateway.search.qdrant_tuning import search_params
+from gateway.search.tuning import Tuning
 from runtime.deadline import Deadline, expired
 
 Stages = dict[str, list[float] | models.SparseVector]
 
 
-def requests_for(query: wire.Query, stages: Stages) -> list[models.QueryRequest]:
+def requests_for(query: wire.Query, stages: Stages, tuning: Tuning) -> list[models.QueryRequest]:
     """One request for each stage, for points and the document of each."""
     limit = max(query.limit, query.prefetch) if len(stages) > 1 else query.limit
     condition = filter_of(query.selection)
@@ -33,6 +35,7 @@ def requests_for(query: wire.Query, stages: Stages) -> list[models.QueryRequest]
             filter=condition,
             limit=limit,
             with_payload=["document_id"],
+            params=search_params(tuning, limit) if using == wire.DENSE else None,
         )
         for using, vector in stages.items()
     ]

@@ -291,5 +291,6 @@ def _adapter(settings: StoreSettings) -> Points:
             settings.qdrant_url,
             api_key=None if key is None else key.get_secret_value(),
             grpc_port=settings.qdrant_grpc_port,
-        )
+        ),
+        settings.tuning(),
     )

@@ -23,6 +23,7 @@ from gateway.search.qdrant import (
 from gateway.search.qdrant_filters import filter_of
 from gateway.search.ranking import FIELDS, passages, ranked
 from gateway.search.server_generations import ServerGenerations
+from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline
 
 # The parameters of a generation's stamp never change; but a generation may be removed, and
@@ -58,8 +59,8 @@ class ServerPoints(ServerGenerations):
     exclusive = False
     broken = False
 
-    def __init__(self, client: AsyncQdrantClient) -> None:
-        super().__init__(client)
+    def __init__(self, client: AsyncQdrantClient, tuning: Tuning = USUAL) -> None:
+        super().__init__(client, tuning)
         # Generation → its encoder, and when it was asked for.
         self._encoders: dict[str, tuple[Encoder, float]] = {}
 
@@ -157,7 +158,7 @@ class ServerPoints(ServerGenerations):
             return wire.Found([], [])
         async with call(generation, deadline) as timeout_s:
             answers = await self._client.query_batch_points(
-                generation, requests_for(query, stages), timeout=timeout_s
+                generation, requests_for(query, stages, self._tuning), timeout=timeout_s
             )
         scores: dict[str, dict[str, float]] = {}
         document_of: dict[str, str] = {}

@@ -15,6 +15,8 @@ from gateway.search import wire
 from gateway.search.points import Generations, at, no_collection, split, unavailable
 from gateway.search.qdrant import call
 from gateway.search.qdrant_filters import index_changes
+from gateway.search.qdrant_tuning import hnsw_config, quantization_config
+from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline
 
 FIRST_GENERATION: Final = 1
@@ -27,8 +29,9 @@ _GENERATION: Final = re.compile(r"(.+)@([1-9][0-9]*)")
 class ServerGenerations:
     """What `Points` says of generations, on a Qdrant server."""
 
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, tuning: Tuning = USUAL) -> None:
         self._client = client
+        self._tuning = tuning
 
     async def collections(self, deadline: Deadline) -> list[str]:
         """The collections that have a live generation, sorted."""
@@ -136,6 +139,8 @@ class ServerGenerations:
                 sparse_vectors_config={
                     wire.SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)
                 },
+                hnsw_config=hnsw_config(self._tuning),
+                quantization_config=quantization_config(self._tuning),
                 timeout=timeout_s,
             )
 

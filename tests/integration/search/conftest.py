@@ -13,11 +13,14 @@ from gateway.search.search import Search
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The in-memory client says that it has no payload indexes: it needs none.
-    ignored = "ignore:Payload indexes have no effect in the local Qdrant:UserWarning"
+    # The in-memory client says that it has no payload indexes and compares with every vector:
+    # it needs no more.
+    indexes = "ignore:Payload indexes have no effect in the local Qdrant:UserWarning"
+    exact = "ignore:Local mode performs exact:UserWarning"
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings(ignored))
+            item.add_marker(pytest.mark.filterwarnings(indexes))
+            item.add_marker(pytest.mark.filterwarnings(exact))
 
 
 @pytest.fixture(params=ADAPTERS)

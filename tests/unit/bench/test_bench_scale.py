@@ -1,4 +1,4 @@
-"""Synthetic documents are always the same, as near to each other as real ones, and recall counts."""
+"""Synthetic documents stay the same and look like real ones; recall counts what was found."""
 
 from __future__ import annotations
 
