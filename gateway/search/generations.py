@@ -106,7 +106,7 @@ class EmbeddedGenerations:
         return Generations(pointer.live, tuple(sorted(pointer.others)))
 
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
-        """Makes the first generation; in a collection that exists, indexes that are missing.
+        """Makes the first generation; in a collection that exists, every one gets these indexes.
 
         One in which nothing was ever written is made anew where `config` is another: a first
         start with a wrong setting must not decide for good.

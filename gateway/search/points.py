@@ -92,9 +92,9 @@ class Points(Protocol):
         ...
 
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
-        """Makes the first generation, live, with its indexes.
+        """Makes the first generation, live, with its payload indexes.
 
-        In a collection that exists, every generation gets the indexes it misses.
+        In a collection that exists, every generation gets these indexes in place of its own.
         """
         ...
 

@@ -45,7 +45,7 @@ class ServerGenerations:
         return Generations(live, tuple(sorted(numbers - {live})))
 
     async def create(self, collection: str, config: wire.Config, deadline: Deadline) -> None:
-        """Makes the first generation; in a collection that exists, indexes that are missing.
+        """Makes the first generation; in a collection that exists, every one gets these indexes.
 
         Raises ServiceError VECTOR_DB_UNAVAILABLE when the name means something else there.
         """
