@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from bench import overload_plot
+from bench import overload_plot, scale_plot
 from bench.datasets import ROOT
 from bench.report import RESULTS
 
@@ -22,7 +22,7 @@ DOCS: Final = ROOT / "docs"
 DOCUMENTS: Final = (DOCS / "benchmarks.md", DOCS / "quality.md")
 # By the measurement whose figures they show; each is `docs/<measurement>.svg`.
 PICTURES: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = MappingProxyType(
-    {"overload": overload_plot.picture}
+    {"overload": overload_plot.picture, "scale": scale_plot.picture}
 )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench.scale_corpus import CHUNKS_A_DOCUMENT, Corpus, Nearest, document_id, team_of
+from bench.scale_plot import picture
 
 
 def a_corpus() -> Corpus:
@@ -42,3 +43,19 @@ def test_recall_is_the_share_of_the_nearest_that_was_found() -> None:
     assert nearest.recall([["a", "c"], ["b", "c"]]) == 1
     assert nearest.recall([["a", "d"], ["c", "b"]]) == pytest.approx(0.75)
     assert nearest.recall([[], []]) == 0
+
+
+def test_the_picture_draws_every_state_from_the_size_on_that_it_has() -> None:
+    def state(ms: float) -> dict[str, object]:
+        return {
+            "searches": {"hybrid": {"p50_ms": ms, "p99_ms": 2 * ms}},
+            "searched_rss_mib": 100.0 * ms,
+        }
+
+    small = {"chunks": 1_000, "states": {"as written": state(1.0)}}
+    large = {"chunks": 50_000, "states": {"as written": state(6.0), "optimised": state(2.0)}}
+    drawn = picture({"rows": [small, large]})
+    assert all(f">{name} p99<" in drawn for name in ("as written", "optimised"))
+    assert "with a graph" not in drawn
+    # Both panels: two points of the first state, one of the second; the left one twice (p50, p99).
+    assert drawn.count("<circle") == 3 * 3
