@@ -188,6 +188,34 @@ def test_the_gateway_itself_killed_comes_back_with_everything_it_acknowledged(
     assert fragile.client.get("/documents/before-the-fall").status_code == 200
 
 
+def test_a_job_goes_on_when_its_gateway_is_killed(fragile: System) -> None:
+    documents = [
+        {"id": f"log/{n}", "text": f"Entry {n} of the keeper's log. " + f"Wind force {n}. " * 25}
+        for n in range(400)
+    ]
+    body = {"documents": documents, "collection": "logs"}
+    job_id = post(fragile, "/index?wait=false", body).json()["job_id"]
+
+    def indexed() -> int:
+        answer = fragile.client.get("/documents?limit=1000&collection=logs")
+        return len(answer.json()["documents"]) if answer.status_code == 200 else 0
+
+    eventually(lambda: indexed() >= 10, "some documents are indexed")
+    assert fragile.client.get(f"/jobs/{job_id}").json()["state"] == "running"
+    fragile.kill("gateway")
+    recovered(fragile)
+
+    def ended() -> dict[str, Any] | None:
+        job: dict[str, Any] = fragile.client.get(f"/jobs/{job_id}").json()
+        return None if job["state"] in ("queued", "running") else job
+
+    job = eventually(ended, "the job has ended", timeout_s=120)
+    assert job is not None
+    assert (job["state"], job["progress"]) == ("succeeded", {"done": 400, "total": 400})
+    assert [one["id"] for one in job["results"]] == [one["id"] for one in documents]
+    assert indexed() == 400
+
+
 def test_stopped_and_started_again_everything_is_there(tmp_path: Path) -> None:
     with System(tmp_path) as first:
         first.index({"id": "kept", "text": "What was written stays written."})
