@@ -154,6 +154,15 @@ async def test_a_page_is_as_long_as_was_asked(made: Store) -> None:
     assert seen == sorted(ids.record_id(f"d{at}") for at in range(150))
 
 
+async def test_more_ids_than_a_batch_are_deleted(made: Store) -> None:
+    points, collection = made
+    every = [record(f"d{number}", "1", number) for number in range(1100)]
+    await points.upsert(collection, every, soon())
+    without_last = tuple(point.id for point in every[:-1])
+    await points.delete(collection, wire.Selection(ids=without_last), soon())
+    assert await count(points, collection, wire.Match("kind", "record")) == 1
+
+
 async def test_delete_by_ids_and_by_condition(made: Store) -> None:
     points, collection = made
     await points.upsert(collection, [record(f"d{at}", "1", at) for at in range(6)], soon())
