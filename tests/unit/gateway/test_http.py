@@ -206,7 +206,7 @@ async def test_another_method_is_told_which_there_are(method: str, path: str, al
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1/embeddings", "/jobs", "/query/", "/documents/", "/collections"]
+    "path", ["/nowhere", "/v1/embeddings", "/jobs/", "/query/", "/documents/", "/collections/"]
 )
 async def test_what_is_not_there_is_404(path: str) -> None:
     async with Site().client() as client:
