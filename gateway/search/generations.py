@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from gateway.search.locks import LOCK_WAIT_S, Locked, hold_within
 from gateway.search.points import FolderInUse, Generations, at, no_collection, split
 from gateway.search.pool import ProcessPool
 from gateway.search.process import OPEN_TIMEOUT_S, StoreProcess
+from gateway.search.settings import COLLECTION_PATTERN
 from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline, expired
 from runtime.errors import Reason, ServiceError
@@ -76,11 +78,18 @@ class EmbeddedGenerations:
     def _load(self) -> None:
         if self._lock is not None:
             return  # started already
-        self._lock = hold_within(self._root, LOCK_WAIT_S)
-        for path in sorted(self._root.iterdir()):
-            folder = Folder(path)
-            if path.is_dir() and folder.load():
-                self._folders[path.name] = folder
+        lock = hold_within(self._root, LOCK_WAIT_S)
+        try:
+            for path in sorted(self._root.iterdir()):
+                folder = Folder(path)
+                # Others are copies that an operator made.
+                named = path.is_dir() and re.fullmatch(COLLECTION_PATTERN, path.name)
+                if named and folder.load():
+                    self._folders[path.name] = folder
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
 
     async def aclose(self) -> None:
         """Finishes changes under way, has every process flush and leave, frees the folder."""
@@ -210,11 +219,16 @@ class EmbeddedGenerations:
 
     async def _change(self, change: Coroutine[Any, Any, None], deadline: Deadline) -> None:
         """Runs a change after those before it, and to its end, whatever becomes of the caller."""
+        try:
+            share_s = deadline.share_s()
+        except ServiceError:
+            change.close()  # has not begun
+            raise
         task = asyncio.create_task(self._in_turn(change), name="change of generations")
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         try:
-            async with asyncio.timeout(deadline.remaining_s()):
+            async with asyncio.timeout(share_s):
                 await asyncio.shield(task)
         except TimeoutError:
             raise expired() from None

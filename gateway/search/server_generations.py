@@ -84,7 +84,7 @@ class ServerGenerations:
         if not exists:
             await self._make(generation, config, deadline)
         await self._index(generation, config, deadline)
-        await self._alias(collection, FIRST_GENERATION, deadline)
+        await self._alias(generation, [_creating(collection, generation)], deadline)
 
     async def create_generation(
         self, collection: str, generation: int, config: wire.Config, deadline: Deadline
@@ -104,7 +104,11 @@ class ServerGenerations:
             exists = await self._client.collection_exists(target)
         if not exists:  # the old alias would be gone by the time in which the server noticed
             raise no_collection(target)
-        await self._alias(collection, generation, deadline)
+        removing = models.DeleteAliasOperation(
+            delete_alias=models.DeleteAlias(alias_name=collection)
+        )
+        # In one call, so that there is no moment without it.
+        await self._alias(target, [removing, _creating(collection, target)], deadline)
 
     async def drop_generation(self, collection: str, generation: int, deadline: Deadline) -> None:
         """Removes a generation that is not live, if it is there."""
@@ -158,23 +162,11 @@ class ServerGenerations:
                     generation, field, schema, wait=True, timeout=timeout_s
                 )
 
-    async def _alias(self, collection: str, generation: int, deadline: Deadline) -> None:
-        """Points the alias at a generation that exists: one call, so one change."""
-        target = at(collection, generation)
-        async with call(target, deadline) as timeout_s:
-            await self._client.update_collection_aliases(
-                [
-                    models.DeleteAliasOperation(
-                        delete_alias=models.DeleteAlias(alias_name=collection)
-                    ),
-                    models.CreateAliasOperation(
-                        create_alias=models.CreateAlias(
-                            collection_name=target, alias_name=collection
-                        )
-                    ),
-                ],
-                timeout=timeout_s,
-            )
+    async def _alias(
+        self, generation: str, changes: list[models.AliasOperations], deadline: Deadline
+    ) -> None:
+        async with call(generation, deadline) as timeout_s:
+            await self._client.update_collection_aliases(changes, timeout=timeout_s)
 
     async def _delete(self, generation: str, deadline: Deadline) -> None:
         async with call(generation, deadline) as timeout_s:
@@ -206,6 +198,12 @@ class ServerGenerations:
             answer = await self._client.get_collections()
         found = (_number(collection, description.name) for description in answer.collections)
         return {number for number in found if number is not None}
+
+
+def _creating(collection: str, generation: str) -> models.CreateAliasOperation:
+    return models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=generation, alias_name=collection)
+    )
 
 
 def _number(collection: str, name: str) -> int | None:

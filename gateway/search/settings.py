@@ -11,7 +11,7 @@ from gateway.search.tuning import Quantization, Tuning
 from gateway.search.wire import IndexKind
 from runtime.settings import Settings
 
-_COLLECTION: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+COLLECTION_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _FIELD: Final = r"[\w-]+(\.[\w-]+)*"
 
 
@@ -35,7 +35,7 @@ class StoreSettings(Settings):
     )
     qdrant_collection: str = Field(
         "documents",
-        pattern=_COLLECTION,
+        pattern=COLLECTION_PATTERN,
         description="Collection of requests that name none; it exists from the start.",
     )
     vector_dim: int = Field(

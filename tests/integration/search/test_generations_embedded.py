@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from support.store import COLLECTION, CONFIG, a_stamp, soon
 from gateway.search import ids, wire
 from gateway.search.embedded import EmbeddedPoints
 from gateway.search.points import Generations, at
+from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
 ROOT = Path(__file__).parents[3]
@@ -216,6 +218,14 @@ async def test_a_change_is_finished_though_its_caller_leaves(points: EmbeddedPoi
     assert await points.generations(COLLECTION, soon()) == Generations(2, (1,))
 
 
+async def test_a_change_that_is_asked_for_too_late_is_not_begun(points: EmbeddedPoints) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await points.create_generation(COLLECTION, 2, CONFIG, Deadline.after(-1))
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    await points.drop_generation(COLLECTION, 3, soon())  # a change later
+    assert await points.generations(COLLECTION, soon()) == Generations(1, ())
+
+
 async def test_a_pointer_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     points = EmbeddedPoints(tmp_path)
     await points.start()
@@ -260,9 +270,13 @@ async def test_what_is_not_the_stores_own_stays(points: EmbeddedPoints, tmp_path
     (folder(tmp_path) / "1.backup").mkdir()
     (folder(tmp_path) / "3").mkdir()
     (folder(tmp_path) / "4.new").mkdir()
+    copy = tmp_path / "store" / f"{COLLECTION}.copy"
+    shutil.copytree(folder(tmp_path), copy, ignore=lambda *_: ["1", "2"])
     again = EmbeddedPoints(tmp_path)
     await again.start()
+    assert await again.collections(soon()) == [COLLECTION]
     await again.aclose()
+    assert (copy / "3").is_dir()
     present = {entry.name for entry in folder(tmp_path).iterdir()}
     assert present == {"current.json", "1", "1.lock", "2", "2.lock", "1.backup"}
 
