@@ -108,7 +108,7 @@ class Journal:
             write_durably(unfinished / JOB, _encoder.encode(job))
             unfinished.rename(self._folder / job.id)
             sync_folder(self._folder)
-        except OSError:
+        except Exception:
             # Refused: it must not be there after a restart either.
             rmtree(unfinished, ignore_errors=True)
             rmtree(self._folder / job.id, ignore_errors=True)

@@ -23,8 +23,6 @@ GROUP_DOCUMENTS: Final = 256
 GROUP_CHARACTERS: Final = 1_000_000
 # One attempt at a group; whether it gets on meanwhile is watched by the runner.
 ATTEMPT_S: Final = 3600.0
-# What the next document would fail for as well.
-OF_THE_WHOLE_JOB: Final = frozenset({Reason.COLLECTION_NOT_FOUND, Reason.MODEL_MISMATCH})
 
 
 class Work(Protocol):
@@ -125,7 +123,7 @@ class IndexWork:
         try:
             outcome = await progress.patiently(attempt)
         except Exception as error:
-            if isinstance(error, ServiceError) and error.reason in OF_THE_WHOLE_JOB:
+            if _of_the_whole_job(error):
                 raise
             if len(group) == 1:
                 return [_failed(group[0], error)]
@@ -164,6 +162,14 @@ class ReindexWork:
     async def abandon(self, job: Job) -> None:
         """Nothing of the rebuild is left; the live collection is as it was."""
         await self._rebuilder.abandon(job.collection, job.id)
+
+
+def _of_the_whole_job(error: Exception) -> bool:
+    """Whether the next document would fail for it as well."""
+    return isinstance(error, ServiceError) and (
+        error.reason in (Reason.COLLECTION_NOT_FOUND, Reason.MODEL_MISMATCH)
+        or error.metadata.get("field") == "collection"
+    )
 
 
 def job_error(error: BaseException) -> JobError:

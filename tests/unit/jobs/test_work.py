@@ -112,11 +112,20 @@ async def test_a_bad_document_fails_alone(tmp_path: Path, error: Exception, reas
     assert "'d1'" in failed.detail
 
 
-async def test_what_fails_every_document_fails_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceError(Reason.COLLECTION_NOT_FOUND, "gone"),
+        ServiceError(Reason.MODEL_MISMATCH, "another model"),
+        ServiceError(Reason.INVALID_ARGUMENT, "too many collections", field="collection"),
+    ],
+)
+async def test_what_fails_every_document_fails_the_job(tmp_path: Path, error: ServiceError) -> None:
     bench = Bench(tmp_path, 3)
-    bench.indexer.errors = [ServiceError(Reason.COLLECTION_NOT_FOUND, "gone")]
-    with pytest.raises(ServiceError, match="gone"):
+    bench.indexer.errors = [error]
+    with pytest.raises(ServiceError, match=error.message):
         await bench.run()
+    assert len(bench.indexer.calls) == 1
     assert bench.statuses() == []
 
 
