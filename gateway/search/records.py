@@ -204,7 +204,11 @@ class Records:
         task = asyncio.create_task(step)
         self._writing.add(task)
         task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._writer.unattended(task)
+            raise
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -43,6 +44,17 @@ class Writer:
         self._points = points
         self._changed = changed
         self._leftovers = leftovers
+        # Steps under way whose callers have left.
+        self._unattended: set[asyncio.Task[Any]] = set()
+
+    def unattended(self, step: asyncio.Task[Any]) -> None:
+        """Says that the caller of a step under way has left: it is finished, not begun again.
+
+        The caller may have written anew by then, and been told that it is done; the older
+        write must not come after it.
+        """
+        self._unattended.add(step)
+        step.add_done_callback(self._unattended.discard)
 
     def leave(self) -> None:
         """Has the points swept that a broken step may have left."""
@@ -69,6 +81,7 @@ class Writer:
             # The record names another version now, and swaps from an older `seq` fail:
             # this version can never become the one.
             await self._remove(address, record, deadline)
+            self._check_attended()
         raise contended()
 
     async def bury(
@@ -98,6 +111,7 @@ class Writer:
                 await self._remove(address, current, deadline)
                 self._leftovers()  # the tombstone itself, in a while
                 return grave, current.chunks
+            self._check_attended()
         raise contended()
 
     async def follow(
@@ -128,6 +142,10 @@ class Writer:
             original.seq,
             original.write,
         )
+
+    def _check_attended(self) -> None:
+        if asyncio.current_task() in self._unattended:
+            raise contended()
 
     async def _write_points(
         self, address: str, new: NewVersion, record: Record, deadline: Deadline

@@ -81,6 +81,39 @@ async def test_a_caller_that_leaves_does_not_keep_the_revision(
     assert await revision(search, collection) != before
 
 
+@pytest.mark.parametrize("write", ["put", "delete"])
+async def test_a_write_whose_caller_left_does_not_come_after_a_later_one(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    points, collection = store
+    await put(search, collection, version("a", "one"))
+    swapping, go_on = asyncio.Event(), asyncio.Event()
+    real = points.swap
+
+    async def swap(*arguments: Any) -> None:
+        monkeypatch.setattr(points, "swap", real)
+        swapping.set()
+        await go_on.wait()
+        await real(*arguments)
+
+    monkeypatch.setattr(points, "swap", swap)
+    writing: asyncio.Task[Any]
+    if write == "put":
+        writing = asyncio.create_task(put(search, collection, version("a", "two")))
+    else:
+        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
+    await swapping.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await put(search, collection, version("a", "three"))
+    go_on.set()
+    await search._records.aclose()
+    document = await search.get_document(collection, "a", soon())
+    assert document is not None
+    assert document.text == "three"
+
+
 async def test_stale_chunks_found_call_for_a_sweep(
     search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
