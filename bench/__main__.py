@@ -31,6 +31,7 @@ MEASUREMENTS: Final = {
     "rebuild": "rebuild",
     "scale": "scale",
     "memory": "memory",
+    "ingest": "ingest",
     "retrieval": "retrieval",
     "gpu": "gpu",
 }
@@ -38,7 +39,7 @@ MEASUREMENTS: Final = {
 # other needs a GPU.
 ON_REQUEST: Final = frozenset({"servers", "gpu"})
 # Take other texts where the evaluation data is not at hand.
-WITHOUT_DATA: Final = frozenset({"gpu"})
+WITHOUT_DATA: Final = frozenset({"gpu", "ingest"})
 
 
 class Measurement(Protocol):

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from gateway.batches import EMBED_CALLS
 from gateway.cache.vectors import Embedder
 from gateway.chunking import most_chunks
 from gateway.preparing import Preparer
@@ -90,6 +91,9 @@ class Indexer:
         self._embedder = embedder
         self._batch_size = batch_size
         self._window = _Window(WINDOW_CHUNKS)
+        # Enough documents of one chunk to fill every call, twice: more would only wait for the
+        # store, and for so long that their writes run out of time.
+        self._least_size = max(1, WINDOW_CHUNKS // (2 * EMBED_CALLS * batch_size))
 
     async def index(
         self,
@@ -116,7 +120,8 @@ class Indexer:
             async with asyncio.TaskGroup() as group:
                 for document in documents:
                     # As many at once as the window takes; the next is not even decoded before.
-                    size = most_chunks(len(document.text), chunking or own)
+                    chunks = most_chunks(len(document.text), chunking or own)
+                    size = max(chunks, self._least_size)
                     await self._window.enter(size)
                     task = group.create_task(job.index(document))
                     task.add_done_callback(partial(self._leave, size))
