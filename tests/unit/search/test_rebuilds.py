@@ -142,6 +142,23 @@ async def test_a_builder_that_was_overtaken_at_any_call_changes_nothing() -> Non
         await only_what_counts(first)
 
 
+async def test_a_builder_that_was_overtaken_switches_to_nothing_unfinished() -> None:
+    for number in steps():
+        first = await a_store()
+        slow, quick = Gateway(first), Gateway(first)
+
+        async def overtake(quick: Gateway = quick) -> None:
+            await an_hour_later(quick)
+            await quick.search.builds.claim(COLLECTION, "quick", NEW, None, soon())
+
+        if not await unless_lost(at_steps(slow, [(number, overtake)], slow.rebuild("slow"))):
+            return
+        assert await documents(first) == BEFORE
+        await quick.rebuild("quick")
+        assert await documents(first) == BEFORE
+        await only_what_counts(first)
+
+
 async def test_given_up_at_any_call_nothing_is_left() -> None:
     for number in steps():
         first = await a_store()
