@@ -48,7 +48,7 @@ class ProcessPool:
         self._tuning = tuning
         # In the order of their last use.
         self._places: dict[Path, _Place] = {}
-        self._closing: dict[Path, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -71,7 +71,9 @@ class ProcessPool:
         place = self._places.pop(directory, None)
         if place is None or place.failed:
             self._make_room()
-            opening = self._open(directory, config, create=create)
+            # Those that made room, and perhaps the predecessor in this very directory.
+            before = frozenset(self._closing)
+            opening = self._open(directory, config, before, create=create)
             place = _Place(asyncio.create_task(opening, name="open a generation"))
         self._places[directory] = place
         place.users += 1
@@ -93,15 +95,15 @@ class ProcessPool:
             await asyncio.wait([place.opening])
             if place.process is not None:
                 await place.process.discard()
-        if directory in self._closing:
-            await asyncio.wait([self._closing[directory]])
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     async def aclose(self) -> None:
         """Has every process flush and leave."""
         for directory in list(self._places):
             self._close(directory)
         if self._closing:
-            await asyncio.wait(self._closing.values())
+            await asyncio.wait(self._closing)
 
     async def _opened(self, directory: Path, place: _Place, deadline: Deadline) -> StoreProcess:
         """The process once it has started; the next one to come starts it if it did not."""
@@ -115,10 +117,16 @@ class ProcessPool:
                 del self._places[directory]
             raise
 
-    async def _open(self, directory: Path, config: wire.Config, *, create: bool) -> StoreProcess:
-        if self._closing:
-            # Those that made room, and perhaps the predecessor in this very directory.
-            await asyncio.wait(self._closing.values())
+    async def _open(
+        self,
+        directory: Path,
+        config: wire.Config,
+        before: frozenset[asyncio.Task[None]],
+        *,
+        create: bool,
+    ) -> StoreProcess:
+        if before:
+            await asyncio.wait(before)
         if not create and not await asyncio.to_thread(directory.exists):
             raise unavailable(
                 f"DATA_DIR: the files of the collection '{directory.parent.name}' are missing "
@@ -144,8 +152,8 @@ class ProcessPool:
     def _close(self, directory: Path) -> asyncio.Task[None]:
         place = self._places.pop(directory)
         closing = asyncio.create_task(_close_when_open(place), name="close a generation")
-        self._closing[directory] = closing
-        closing.add_done_callback(lambda _: self._closing.pop(directory))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         return closing
 
 

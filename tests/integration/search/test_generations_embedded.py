@@ -169,29 +169,6 @@ async def test_a_dropped_generation_leaves_neither_process_nor_file(
     assert list((tmp_path / "store").iterdir()) == []
 
 
-async def test_the_number_of_processes_is_bounded_and_the_idle_ones_make_room(
-    tmp_path: Path,
-) -> None:
-    points = EmbeddedPoints(tmp_path, processes=2)
-    await points.start()
-    try:
-        for name in ("a", "b", "c"):
-            await points.create(name, CONFIG, soon())
-            await points.swap(name, a_stamp(), None, soon())
-        assert [points.process(name) is None for name in ("a", "b", "c")] == [True, False, False]
-        assert await stamped(points, "a")
-        assert [points.process(name) is None for name in ("a", "b", "c")] == [False, True, False]
-        async with points._lease("a", soon()), points._lease("b", soon()):
-            with pytest.raises(ServiceError, match="More than 2 generations are in use") as caught:
-                await stamped(points, "c")
-            assert caught.value.reason is Reason.VECTOR_DB_UNAVAILABLE
-            assert caught.value.retry_after_s is not None
-            assert await stamped(points, "a")
-        assert await stamped(points, "c")
-    finally:
-        await points.aclose()
-
-
 async def test_a_generation_has_its_indexes_before_anything_is_written(
     points: EmbeddedPoints, tmp_path: Path
 ) -> None:
