@@ -107,8 +107,10 @@ class ProcessPool:
 
     async def _opened(self, directory: Path, place: _Place, deadline: Deadline) -> StoreProcess:
         """The process once it has started; the next one to come starts it if it did not."""
+        # Outside: it raises when no time is left, which says nothing of the process.
+        share_s = deadline.share_s()
         try:
-            async with asyncio.timeout(deadline.share_s()):
+            async with asyncio.timeout(share_s):
                 return await asyncio.shield(place.opening)
         except TimeoutError:
             raise expired() from None

@@ -133,13 +133,18 @@ async def test_a_small_store_is_not_looked_at(tmp_path: Path) -> None:
         assert points.process(COLLECTION) is None
 
 
+# No time at all, and too little to open it; its process must not be lost sight of.
+@pytest.mark.parametrize("timeout_s", [1e-9, 0.02])
 async def test_out_of_time_the_store_is_used_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    timeout_s: float,
 ) -> None:
     monkeypatch.setattr(embedded, "LARGE_BYTES", 1)
     async with opened(tmp_path) as points:
         await filled(points)
-    async with opened(tmp_path, timeout_s=0.01) as points:
+    async with opened(tmp_path, timeout_s=timeout_s) as points:
         assert f"The collection '{COLLECTION}' was not optimised" in caplog.text
         await all_there(points, range(CHUNKS))
 
