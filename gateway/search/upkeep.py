@@ -7,12 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.search.points import FAILED, Points, at
+from gateway.search.points import FAILED, FolderInUse, Points, at
 from gateway.search.retirement import Retirement
 from gateway.search.stamps import Stamps
 from gateway.search.sweep import ORPHAN_AGE_S, TOMBSTONE_AGE_S, sweep
 from runtime.deadline import Deadline
-from runtime.errors import ServiceError
+from runtime.errors import Reason, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class Upkeep:
         Raises ServiceError when an embedded store cannot be opened.
         """
         if self._points.exclusive:
-            await self._prepare(Deadline.after(START_TIMEOUT_S))
-            self.fault = None
+            await self._open()
         else:
             await self._try_to_prepare(FIRST_LOOK_S)
         # The last run may have ended in a crash.
@@ -72,6 +71,17 @@ class Upkeep:
             asyncio.create_task(self._run(), name="store upkeep"),
             asyncio.create_task(self._watch(), name="store generations"),
         ]
+
+    async def _open(self) -> None:
+        """Prepares a store of this gateway's own; once more if its process dies over it."""
+        try:
+            await self._prepare(Deadline.after(START_TIMEOUT_S))
+        except ServiceError as error:
+            if error.reason is not Reason.VECTOR_DB_UNAVAILABLE or isinstance(error, FolderInUse):
+                raise
+            log.warning("The vector store did not open, and is tried once more: %s", error)
+            await self._prepare(Deadline.after(START_TIMEOUT_S))
+        self.fault = None
 
     async def aclose(self) -> None:
         """Stops, in the middle of a sweep if need be: the next one goes on."""

@@ -6,14 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from qdrant_client import AsyncQdrantClient
 from support.store import COLLECTION, a_plan, put, soon, vector_of, version
 
 from gateway.search import ids
-from gateway.search.points import Points
+from gateway.search.embedded import EmbeddedPoints
+from gateway.search.points import Points, unavailable
 from gateway.search.retirement import Retirement
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints
@@ -57,6 +60,26 @@ async def test_one_call_sweeps_until_what_is_left_is_old_enough(
     assert await left() == 1
     await upkeep._sweep_until_old()
     assert await left() == 0
+
+
+async def test_a_store_whose_process_dies_over_opening_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = EmbeddedPoints(tmp_path)
+    real = points.create
+
+    async def breaks_off(*_: Any) -> None:
+        monkeypatch.setattr(points, "create", real)
+        raise unavailable("The vector store broke off.")
+
+    monkeypatch.setattr(points, "create", breaks_off)
+    search = Search(points, a_plan())
+    try:
+        await search.start()
+        assert search.fault is None
+        await search.ping()
+    finally:
+        await search.aclose()
 
 
 @pytest.fixture
