@@ -150,6 +150,26 @@ async def test_a_next_embedder_that_is_away_takes_nothing_away(
         assert "no collection can be moved" in health.report().notes[0]
 
 
+async def test_the_length_of_vectors_may_be_that_of_the_next_model(
+    registry: CollectorRegistry,
+) -> None:
+    def longer(answer: Any) -> Any:
+        answer.dimension = 2 * DIMENSION
+        return answer
+
+    script = Script(fingerprint=NEXT.fingerprint, twist=longer)
+    async with (
+        workers.embedder(script) as target,
+        watching(FakeStore(model=None), registry, vector_dim=2 * DIMENSION, next_target=target) as (
+            health,
+            _,
+            _,
+        ),
+    ):
+        await asyncio.wait_for(health.became_ready.wait(), 10)
+        assert not any("VECTOR_DIM" in note for note in health.report().notes)
+
+
 async def test_a_model_that_nobody_holds_is_told(registry: CollectorRegistry) -> None:
     async with watching(FakeStore(model=NEXT), registry) as (health, _, _):
         await asyncio.wait_for(health.became_ready.wait(), 5)
