@@ -43,7 +43,7 @@ test-unit: setup
 	$(PYTEST) tests/unit
 
 test-integration: setup
-	$(PYTEST) tests/contract tests/integration tests/e2e
+	$(PYTEST) tests/contract tests/integration tests/e2e tests/chaos
 
 lint: setup
 	.venv/bin/ruff check .
