@@ -154,12 +154,12 @@ class JobRunner:
     def newest(self) -> list[Job]:
         """All jobs, newest first."""
         self.check()
-        return self._table.newest()
+        return [self._as_it_is(job) for job in self._table.newest()]
 
     def get(self, job_id: str) -> Job:
         """A job. Raises ServiceError JOB_NOT_FOUND."""
         self.check()
-        return self._table.get(job_id)
+        return self._as_it_is(self._table.get(job_id))
 
     async def outcomes(self, job: Job) -> list[DocumentOutcome]:
         """What became of the documents of an index job so far."""
@@ -179,7 +179,7 @@ class JobRunner:
             wait_s = deadline.share_s(CANCEL_WAIT_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(running.over.wait(), wait_s)
-            job = self._table.get(job_id)
+            job = self.get(job_id)
         elif job.state == "queued":
             job = self._table.put(replace(job, state="cancelled", finished_at=self._clock.now()))
             await asyncio.shield(self._finish(job))
@@ -219,11 +219,11 @@ class JobRunner:
             self._running = None
 
     async def _finish(self, job: Job) -> None:
-        """Keeps how the job ended, and forgets those that ended long ago."""
-        self._table.put(job)
-        self._metrics.job_ended(job.kind, job.state, _duration_s(job))
+        """Keeps how the job ended, then tells of it, and forgets those that ended long ago."""
         assert self._journal is not None  # noqa: S101 - it holds the job
         await self._on_disk(job, self._journal.finish, job)
+        self._table.put(job)
+        self._metrics.job_ended(job.kind, job.state, _duration_s(job))
         for old in self._table.forget():
             await self._on_disk(old, self._journal.remove, old.id)
 
@@ -245,6 +245,13 @@ class JobRunner:
             raise
         except OSError as error:
             log.error("a job's state cannot be kept", exc_info=error, extra={"job": job.id})
+
+    def _as_it_is(self, job: Job) -> Job:
+        """The job with its progress of this moment."""
+        running = self._running
+        if running is None or running.job.id != job.id or job.state != "running":
+            return job
+        return replace(job, done=running.progress.done, total=running.progress.total)
 
     def _idle_s(self) -> float:
         return 0.0 if self._running is None else self._running.progress.idle_s()

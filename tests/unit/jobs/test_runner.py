@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from support.jobs import INDEX, LIMITS, REINDEX, Jobs, a_job, running, some_documents
 
-from gateway.jobs.job import DocumentOutcome, JobError
+from gateway.jobs.job import DocumentOutcome, Job, JobError
 from gateway.jobs.journal import Journal
 from gateway.jobs.runner import JobRunner
 from gateway.jobs.table import NewJob
@@ -132,6 +133,28 @@ async def test_a_job_that_fails_says_why(tmp_path: Path, what: Any, reason: str)
         assert "secret" not in ended.error.detail
         assert jobs.work.abandoned == [job.id]
         assert jobs.journal.load() == [ended]
+
+
+async def test_an_end_is_told_of_once_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, entered, go_on = Journal.finish, threading.Event(), threading.Event()
+
+    def slow(journal: Journal, job: Job) -> None:
+        entered.set()
+        assert go_on.wait(20)
+        finish(journal, job)
+
+    monkeypatch.setattr(Journal, "finish", slow)
+    async with running(Jobs(tmp_path)) as jobs:
+        jobs.work.gate.set()
+        job = await jobs.runner.submit(INDEX, some_documents(2))
+        assert await asyncio.to_thread(entered.wait, 20)
+        known = jobs.runner.get(job.id)
+        # Its progress is of this moment all the same.
+        assert (known.state, known.done) == ("running", 1)
+        go_on.set()
+        assert (await jobs.ended(job.id)).state == "succeeded"
 
 
 async def test_ended_jobs_are_forgotten_oldest_first(tmp_path: Path) -> None:
