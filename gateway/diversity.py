@@ -10,6 +10,9 @@ from gateway.text import normalise
 
 # Passages looked at for each that is shown, so that others are there for those left out.
 SPARE: Final = 3
+# But no more than this for their sake: the deeper both stages are fused, the more of what is found
+# far down by both comes up. At 600 recall@50 of the quiz was .880, at 200 it is .886.
+MOST: Final = 200
 
 
 class Shown(Protocol):
@@ -25,6 +28,11 @@ class Shown(Protocol):
 
 
 P = TypeVar("P", bound=Shown)
+
+
+def looked_at(shown: int, per_document: int) -> int:
+    """How many passages to look for where so many are shown."""
+    return max(shown, min(shown * SPARE, MOST)) if per_document else shown
 
 
 def diverse(passages: Sequence[P], limit: int, per_document: int) -> list[P]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gateway.answers import Source, StageScores
 from gateway.clients import Completion, ModelIdentity, Passage, Scores
-from gateway.diversity import SPARE, diverse
+from gateway.diversity import diverse, looked_at
 from gateway.fusion import fuse
 from gateway.metrics import GatewayMetrics
 from gateway.schemas import QueryRequest, SearchRequest
@@ -203,7 +203,7 @@ class Pipeline:
             with self._stage("embed", found):
                 vector = await self._vector(found, stamp.model, ask.mode, budget)
         per_document = self._policy.passages_per_document
-        wanted = ask.top_k * SPARE if per_document else ask.top_k
+        wanted = looked_at(ask.top_k, per_document)
         if ask.rerank:
             wanted = max(wanted, self._policy.rerank_candidates)
         with self._stage("search", found):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.diversity import diverse
+from gateway.diversity import diverse, looked_at
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,9 @@ def test_the_share_is_exceeded_only_when_all_that_is_new_is_shown(
         has_room = documents.count(one.document_id) < per_document
         assert not (is_new and repeats)
         assert not (is_new and has_room and over)
+
+
+@pytest.mark.parametrize(("shown", "expected"), [(5, 15), (50, 150), (100, 200), (200, 200)])
+def test_more_is_looked_at_than_shown_within_a_bound(shown: int, expected: int) -> None:
+    assert looked_at(shown, 3) == expected
+    assert looked_at(shown, 0) == shown
