@@ -240,6 +240,8 @@ class ServerPoints(ServerGenerations):
                 offset=start_id,
                 with_payload=True if fields is None else list(fields),
                 with_vectors=False,
+                # A rebuild compares by this: it must see every record written before it began.
+                consistency=_MAJORITY,
                 timeout=timeout_s,
             )
         return wire.Slice(
