@@ -22,6 +22,7 @@ from gateway.search.versions import NewVersion, Record
 from gateway.text import text_sha256
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
+from runtime.groups import task_group
 
 # Chunks of documents under way, over all requests: bounds the memory that vectors take
 # (1.5 KiB each at 384 dimensions, twice) and keeps every call to the embedder full.
@@ -117,7 +118,7 @@ class Indexer:
         job = _Job(self._search, preparer, collection, chunking, own, deadline)
         tasks: list[asyncio.Task[DocumentResult]] = []
         try:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 for document in documents:
                     # As many at once as the window takes; the next is not even decoded before.
                     chunks = most_chunks(len(document.text), chunking or own)
@@ -126,8 +127,6 @@ class Indexer:
                     task = group.create_task(job.index(document))
                     task.add_done_callback(partial(self._leave, size))
                     tasks.append(task)
-        except BaseExceptionGroup as errors:  # the first is what made the others end
-            raise errors.exceptions[0] from None
         finally:
             await preparer.aclose()
         return IndexOutcome([task.result() for task in tasks])

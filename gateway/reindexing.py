@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -23,6 +23,7 @@ from gateway.search.types import Chunking, Model, Target
 from gateway.search.versions import NewVersion, Record
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
+from runtime.groups import task_group
 
 log = logging.getLogger(__name__)
 
@@ -179,16 +180,13 @@ class _Rebuild:
             finally:
                 places.release()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                async for one in self._copier.compare(self._build):
-                    if not one.differs:
-                        done(one.live)
-                        continue
-                    await places.acquire()
-                    group.create_task(level(one.document_id))
-        except BaseExceptionGroup as errors:  # the first is what made the others end
-            raise errors.exceptions[0] from None
+        async with task_group() as group:
+            async for one in self._copier.compare(self._build):
+                if not one.differs:
+                    done(one.live)
+                    continue
+                await places.acquire()
+                group.create_task(level(one.document_id))
         return copied
 
     async def _prepare(self, record: Record, text: str) -> NewVersion:
@@ -217,18 +215,15 @@ async def _renewed(search: Search, build: Build) -> AsyncIterator[None]:
                     raise
                 log.warning("A rebuild could not say that it goes on: %s", error)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            renewing = group.create_task(renew())
-            yield
-            renewing.cancel()
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    async with task_group() as group:
+        renewing = group.create_task(renew())
+        yield
+        renewing.cancel()
 
 
-async def _to_the_end(step: Any) -> None:
+async def _to_the_end(step: Coroutine[Any, Any, None]) -> None:
     """Finishes what has begun, though the caller is cancelled meanwhile."""
-    task = asyncio.ensure_future(step)
+    task = asyncio.create_task(step)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from typing import Final
 
@@ -19,6 +18,7 @@ from gateway.search.types import Document, Page
 from gateway.search.versions import RECORD, SUMMARY_FIELDS, Record
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
+from runtime.groups import task_group
 
 # Documents of one call that are deleted at the same time.
 DELETED_AT_ONCE: Final = 16
@@ -84,7 +84,8 @@ class Documents:
         """Deletes the documents that pass `filter`: how many, and how many chunks they had.
 
         One that is replaced meanwhile stays if it passes no longer. Those deleted before an
-        error stay deleted; out of time it stops between documents.
+        error stay deleted, and nothing is deleted after it; out of time it stops between
+        documents.
         """
         doomed = selection(filter, indexes=self._plan.indexes)
         documents = chunks = 0
@@ -93,12 +94,12 @@ class Documents:
             page = await self.page(
                 collection, limit=DELETED_AT_ONCE, cursor=cursor, filter=filter, deadline=deadline
             )
-            deleted = await asyncio.gather(
-                *(
-                    self._records.delete(collection, one.id, deadline, doomed)
+            async with task_group() as group:
+                deletes = [
+                    group.create_task(self._records.delete(collection, one.id, deadline, doomed))
                     for one in page.documents
-                )
-            )
+                ]
+            deleted = [delete.result() for delete in deletes]
             documents += sum(count is not None for count in deleted)
             chunks += sum(count or 0 for count in deleted)
             cursor = page.next_cursor

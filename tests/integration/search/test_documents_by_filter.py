@@ -113,6 +113,32 @@ async def test_what_is_replaced_meanwhile_and_passes_no_longer_stays(
     assert await listed(search, collection, {}) == ["saved"]
 
 
+async def test_nothing_is_deleted_after_the_error_was_told(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, collection = store
+    for name in ("slow", "bad"):
+        await put(search, collection, version(name, name, team="red"))
+    delete, told, begun = search._records.delete, asyncio.Event(), asyncio.Event()
+
+    async def faulty(collection: str, document_id: str, *more: Any) -> int | None:
+        if document_id == "bad":
+            await begun.wait()
+            raise ServiceError(Reason.VECTOR_DB_UNAVAILABLE, "gone")
+        begun.set()
+        await told.wait()
+        return await delete(collection, document_id, *more)
+
+    monkeypatch.setattr(search._records, "delete", faulty)
+    others = asyncio.all_tasks()
+    with pytest.raises(ServiceError, match="gone"):
+        await search.delete_documents(collection, parse_filter({"team": "red"}), soon())
+    told.set()
+    if running := asyncio.all_tasks() - others:
+        await asyncio.wait(running)
+    assert await listed(search, collection, {}) == ["bad", "slow"]
+
+
 async def test_out_of_time_it_keeps_what_is_deleted_and_a_retry_goes_on(
     search: Search, store: Store
 ) -> None:
