@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from gateway.cache.vectors import Embedder
-from runtime.deadline import Deadline
+from runtime.deadline import Deadline, expired
 
 # Calls at once for texts of one model: enough that the embedder never waits for us.
 EMBED_CALLS: Final = 4
@@ -44,20 +44,24 @@ class Batches:
     ) -> list[Vector]:
         """The vectors in the order of the texts. Raises what the embedder raises.
 
+        Raises ServiceError DEADLINE_EXCEEDED when they are not there in time.
         A call that nobody waits for any more is cancelled.
         """
         if not texts:
             return []
+        share_s = deadline.share_s()
         loop = asyncio.get_running_loop()
         wanted = [_Wanted(text, loop.create_future(), deadline) for text in texts]
         waiting = self._waiting[fingerprint]
         waiting.extend(wanted)
         calling = self._calling[fingerprint]
         while len(calling) < min(EMBED_CALLS, -(-len(waiting) // self._size)):
-            task = asyncio.create_task(self._serve(fingerprint))
-            calling.add(task)
-            task.add_done_callback(calling.discard)
-        return list(await asyncio.gather(*(one.vector for one in wanted)))
+            calling.add(asyncio.create_task(self._serve(fingerprint)))
+        try:
+            async with asyncio.timeout(share_s):
+                return list(await asyncio.gather(*(one.vector for one in wanted)))
+        except TimeoutError:
+            raise expired() from None
 
     async def aclose(self) -> None:
         """Ends the calls under way."""
@@ -70,13 +74,18 @@ class Batches:
     async def _serve(self, fingerprint: str) -> None:
         """Makes one call after another until nothing waits."""
         waiting = self._waiting[fingerprint]
-        while waiting:
-            # Lets documents that have just become ready add theirs: fuller calls.
-            await asyncio.sleep(0)
-            taken = [waiting.popleft() for _ in range(min(self._size, len(waiting)))]
-            batch = [one for one in taken if not one.vector.done()]
-            if batch:
-                await self._call(batch, fingerprint)
+        try:
+            while waiting:
+                # Lets documents that have just become ready add theirs: fuller calls.
+                await asyncio.sleep(0)
+                taken = [waiting.popleft() for _ in range(min(self._size, len(waiting)))]
+                batch = [one for one in taken if not one.vector.done()]
+                if batch:
+                    await self._call(batch, fingerprint)
+        finally:
+            # In the same turn as the last look at `waiting`: what comes after it must not take
+            # this one for a call that will look again. A callback of the task is a turn late.
+            self._calling[fingerprint] -= {asyncio.current_task()}
 
     async def _call(self, batch: Sequence[_Wanted], fingerprint: str) -> None:
         call = asyncio.ensure_future(self._vectors(batch, fingerprint))

@@ -10,6 +10,7 @@ from support.embedder import CountingEmbedder, vector_of
 
 from gateway.batches import EMBED_CALLS, Batches
 from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
 
 
 def soon() -> Deadline:
@@ -74,5 +75,33 @@ async def test_a_call_goes_on_while_anybody_waits_for_it_and_no_longer() -> None
     assert embedder.cancelled == 0
     second.cancel()
     await asyncio.wait([second])
+    await batches.aclose()
+    assert embedder.cancelled == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_text_that_comes_as_the_last_call_ends_gets_one_of_its_own(turns: int) -> None:
+    """In whichever turn of the loop: one that counts on a call that has ended waits for ever."""
+    embedder = CountingEmbedder()
+    batches = Batches(embedder, 8)
+    embedder.gate.clear()
+    first = asyncio.create_task(batches.embed(["a"], "f", soon()))
+    while not embedder.calls:
+        await asyncio.sleep(0)
+    embedder.gate.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert len(await batches.embed(["b"], "f", soon())) == 1
+    await first
+
+
+async def test_a_text_waits_no_longer_than_it_has_time() -> None:
+    embedder = CountingEmbedder()
+    embedder.gate.clear()
+    batches = Batches(embedder, 8)
+    with pytest.raises(ServiceError) as caught:
+        await batches.embed(["a"], "f", Deadline.after(0.1))
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
     await batches.aclose()
     assert embedder.cancelled == 1
