@@ -45,7 +45,7 @@ DEEP = '{"a": ' * 50_000 + "1" + "}" * 50_000
         ("/query", b"query=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ("/query", b'{"query": "x"}', {}, 415),
         ("/nowhere", b"{}", JSON, 404),
-        ("/reindex", b"{}", JSON, 404),
+        ("/reindex", b'{"collection": "nowhere"}', JSON, 404),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -81,8 +81,8 @@ def test_a_method_that_is_not_there_is_a_problem_too(system: System) -> None:
         ({"query": "x", "unknown": 1}, "unknown"),
         ({"query": "x", "collection": "UPPER"}, "collection"),
         ({"query": "x", "filter": []}, "filter"),
-        ({"query": "x", "filter": {"year": {"gte": 2000}}}, "filter.year"),
-        ({"query": "x", "filter": {"not": {"a": 1}}}, "filter.not"),
+        ({"query": "x", "filter": {"year": {"above": 2000}}}, "filter.year.above"),
+        ({"query": "x", "filter": {"not": {"a": [1]}}}, "filter.not.a"),
     ],
     ids=lambda value: json.dumps(value)[:40],
 )

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from support.gateway_process import ROOT, GatewayProcess, running, spawned
 
-from runtime.errors import Reason, ServiceError
 from runtime.supervision import EXIT_RESOURCE_TAKEN, EXIT_SECOND_SIGNAL
 
 DOCUMENTS = [
@@ -101,7 +100,7 @@ async def test_each_worker_gone_is_what_the_contract_says(tmp_path: Path) -> Non
 async def test_another_model_is_409_and_words_still_find(tmp_path: Path) -> None:
     async with running(tmp_path) as site, site.gateway.client() as client:
         await post(client, "/index", {"documents": DOCUMENTS})
-        site.embedder.errors = [ServiceError(Reason.MODEL_MISMATCH, "Another model is loaded.")]
+        site.embedder.fingerprint = "another model"
         answer = await post(client, "/query", QUERY)
         assert (answer.status_code, answer.json()["reason"]) == (409, "MODEL_MISMATCH")
         sparse = await post(client, "/search", QUERY | {"mode": "sparse"})
