@@ -144,9 +144,11 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
     if one.path_parameter is not None:
         parameters.append(dict(one.path_parameter))
     if one.parameters is not None:
-        schema = msgspec.json.schema_components([one.parameters], ref_template=_REF)[1]
-        for name, kind in schema[one.parameters.__name__]["properties"].items():
-            parameters.append({"name": name, "in": "query", "schema": kind})
+        components = msgspec.json.schema_components([one.parameters], ref_template=_REF)[1]
+        schema = components[one.parameters.__name__]
+        for name, kind in schema["properties"].items():
+            required = name in schema["required"]
+            parameters.append({"name": name, "in": "query", "required": required, "schema": kind})
     if not one.is_open:
         parameters.append(
             {

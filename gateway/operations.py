@@ -51,13 +51,20 @@ _EXAMPLE_REINDEX: Final = {"collection": "documents", "chunk_size": 1024, "overl
 _EXAMPLE_QUERY: Final = {"query": "How does Rust ensure memory safety?", "top_k": 5}
 
 
+def _limits(kind: Any) -> dict[str, Any]:
+    """What the server holds a string to, less the words: a path's part has its own."""
+    schema = msgspec.json.schema(kind)
+    del schema["description"]
+    return schema
+
+
 # What the last part of a path names.
 _DOCUMENT_ID: Final = {
     "name": "id",
     "in": "path",
     "required": True,
     "description": "The document's id; it may hold `/`, encoded or not.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+    "schema": _limits(schemas.DocumentId),
 }
 _JOB_ID: Final = {
     "name": "id",
@@ -71,7 +78,7 @@ _COLLECTION_NAME: Final = {
     "in": "path",
     "required": True,
     "description": "The collection's name.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 63},
+    "schema": _limits(schemas.Collection),
 }
 
 

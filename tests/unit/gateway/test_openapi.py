@@ -42,6 +42,34 @@ def test_it_names_every_route_and_no_other(document: dict[str, Any]) -> None:
     assert told == served
 
 
+def test_parameters_are_told_as_they_are_enforced() -> None:
+    paths = openapi_document("1", keyed=False)["paths"]
+
+    def told(method: str, path: str) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in paths[path][method]["parameters"]}
+
+    where = told("delete", "/documents")
+    assert (where["filter"]["required"], where["collection"]["required"]) == (True, False)
+    assert not told("get", "/documents")["filter"]["required"]
+    name, document_id = told("delete", "/collections/{name}"), told("get", "/documents/{id}")
+    for kind, good, bad in (
+        (name["name"]["schema"], "a" * 63, ("", "a" * 64, "A", "-a", "a\n")),
+        (document_id["id"]["schema"], "a/b" * 85, ("", "a" * 257, "a\nb")),
+    ):
+        check = jsonschema.Draft202012Validator(kind)
+        assert check.is_valid(good)
+        assert not any(check.is_valid(one) for one in bad)
+
+
+def test_the_page_finds_an_answer_of_every_operation() -> None:
+    for path, methods in openapi_document("1", keyed=False)["paths"].items():
+        for operation in methods.values():
+            good = [status for status in operation["responses"] if status.startswith("2")]
+            assert good and set(good) <= {"200", "202"}, path
+    # It looks for these two alone: a statement that fails leaves the whole page empty.
+    assert '(op.responses["200"] || op.responses["202"]).content' in DOCS_PAGE.read_text()
+
+
 def test_every_reason_that_routes_give_is_documented() -> None:
     told = {reason for one in OPERATIONS for reason in one.reasons}
     at_the_door = set(PROBLEMS) - told
