@@ -38,7 +38,7 @@ class GatewaySettings(JobSettings, StoreSettings):
         30.0, gt=0, le=3600, description="Time budget of a request; X-Request-Timeout shortens it."
     )
     index_timeout_seconds: float = Field(
-        600.0, gt=0, le=86_400, description="Time budget of POST /index."
+        600.0, gt=0, le=86_400, description="Time budget of POST /index and DELETE /documents."
     )
     rerank_timeout_seconds: float = Field(
         2.0,
