@@ -45,6 +45,8 @@ class Builds:
         self._points = points
         self._stamps = stamps
         self._plan = plan
+        # What jobs build, in this process: job → generation.
+        self._building: dict[str, int] = {}
 
     async def check(self, collection: str, deadline: Deadline) -> Stamp:
         """The stamp of a collection that can be rebuilt now.
@@ -83,6 +85,7 @@ class Builds:
             chunking=chunking or stamp.chunking,
             builder=job_id,
         )
+        self._building[job_id] = wanted.generation
         made = await self._make(collection, wanted, deadline)
         address = at(collection, made.generation)
         return Build(
@@ -122,6 +125,7 @@ class Builds:
         """
         await self._mark(build.collection, build.job_id, build.number, deadline)
         await self.finish(build.collection, deadline)
+        self._building.pop(build.job_id, None)
 
     async def _mark(self, collection: str, job_id: str, number: int, deadline: Deadline) -> None:
         now = int(time.time())
@@ -163,15 +167,19 @@ class Builds:
 
         An absent collection is fine.
         """
+        building = self._building.pop(job_id, None)
         try:
             stamp = await self._stamps.fresh(collection, deadline)
             if stamp.builder == job_id:
                 await self.finish(collection, deadline)
             stamp = await self._clear(collection, deadline, lambda it: it.builder == job_id)
         except ServiceError as error:
-            if error.reason is Reason.COLLECTION_NOT_FOUND:
-                return True
-            raise
+            if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                raise
+            if building is not None:
+                # Whoever deleted the collection may have been stopped before this one's turn.
+                await self._points.drop_generation(collection, building, deadline)
+            return True
         return not (stamp.builder == job_id and stamp.next is None)
 
     async def clear_dead(self, collection: str, deadline: Deadline) -> None:

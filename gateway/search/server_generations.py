@@ -11,19 +11,22 @@ from typing import Final
 
 from qdrant_client import AsyncQdrantClient, models
 
-from gateway.search import wire
+from gateway.search import ids, wire
 from gateway.search.points import Generations, at, no_collection, split, unavailable
 from gateway.search.qdrant import call
-from gateway.search.qdrant_filters import index_changes
+from gateway.search.qdrant_filters import filter_of, index_changes
 from gateway.search.qdrant_tuning import hnsw_config, quantization_config
 from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
 
 FIRST_GENERATION: Final = 1
 # Between two looks whether the server has done with optimising.
 OPTIMIZE_PAUSE_S: Final = 0.5
 # What the server calls a generation of ours.
 _GENERATION: Final = re.compile(r"(.+)@([1-9][0-9]*)")
+# All points but the stamp: without any, nothing is lost with the generation.
+_WRITTEN: Final = wire.Selection(without=(ids.STAMP_ID,))
 
 
 class ServerGenerations:
@@ -69,9 +72,11 @@ class ServerGenerations:
         for number in sorted(leftovers):
             left = at(collection, number)
             async with call(left, deadline) as timeout_s:
-                written = (await self._client.count(left, exact=True, timeout=timeout_s)).count
+                count = await self._client.count(
+                    left, count_filter=filter_of(_WRITTEN), exact=True, timeout=timeout_s
+                )
                 made = (await self._client.get_collection(left)).config.params.vectors
-            if written:
+            if count.count:
                 raise unavailable(
                     f"The Qdrant server has '{left}', but no alias '{collection}' that says which "
                     "generation is live. Set that alias, or delete the generation."
@@ -92,8 +97,16 @@ class ServerGenerations:
         """Makes an empty generation that is not live; one of that number is removed first."""
         await self.drop_generation(collection, generation, deadline)
         await self._live(collection, deadline)
-        await self._make(at(collection, generation), config, deadline)
-        await self._index(at(collection, generation), config, deadline)
+        made = at(collection, generation)
+        await self._make(made, config, deadline)
+        try:
+            await self._index(made, config, deadline)
+            await self._live(collection, deadline)
+        except ServiceError as error:
+            if error.reason is Reason.COLLECTION_NOT_FOUND:
+                # Dropped meanwhile, by one who may have listed the generations before this one.
+                await self._delete(made, deadline)
+            raise
 
     async def switch(self, collection: str, generation: int, deadline: Deadline) -> None:
         """Makes this generation the live one."""
@@ -121,6 +134,11 @@ class ServerGenerations:
         found = await self.generations(collection, deadline)
         for generation in (*found.others, found.live):
             await self._delete(at(collection, generation), deadline)
+        # One made meanwhile, by another gateway; whoever makes one from here on sees that the
+        # alias is gone. Not those of a collection that has come back.
+        for generation in await self._numbers(collection, deadline):
+            if generation > found.live and collection not in await self._aliases(deadline):
+                await self._delete(at(collection, generation), deadline)
 
     async def optimize(self, address: str, deadline: Deadline) -> None:
         """Returns once the server has indexed what was written."""

@@ -9,12 +9,14 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 from support.store import COLLECTION, CONFIG, a_stamp, soon
 
-from gateway.search import wire
+from gateway.search import ids, wire
 from gateway.search.points import Generations, at
 from gateway.search.server import ServerPoints
+from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
 FIRST = at(COLLECTION, 1)
+A_RECORD = wire.Point(ids.record_id("a"), {"kind": "record", "seq": 1})
 
 
 @pytest.fixture
@@ -33,6 +35,17 @@ async def dimension(client: AsyncQdrantClient, generation: str) -> int:
     vectors = (await client.get_collection(generation)).config.params.vectors
     assert isinstance(vectors, dict)
     return vectors[wire.DENSE].size
+
+
+async def write(points: ServerPoints, address: str, *more: wire.Point) -> None:
+    await points.swap(address, a_stamp(), None, soon())
+    if more:
+        await points.upsert(address, more, soon())
+
+
+async def lose_the_alias(client: AsyncQdrantClient) -> None:
+    lost = models.DeleteAlias(alias_name=COLLECTION)
+    await client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=lost)])
 
 
 async def test_a_collection_that_was_begun_is_finished(
@@ -59,13 +72,79 @@ async def test_generations_with_points_but_no_alias_are_not_touched(
     client: AsyncQdrantClient, points: ServerPoints
 ) -> None:
     await points.create(COLLECTION, CONFIG, soon())
-    await points.swap(COLLECTION, a_stamp(), None, soon())
-    lost = models.DeleteAlias(alias_name=COLLECTION)
-    await client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=lost)])
+    await write(points, COLLECTION, A_RECORD)
+    await lose_the_alias(client)
     with pytest.raises(ServiceError, match="'documents@1', but no alias 'documents'") as caught:
         await points.create(COLLECTION, CONFIG, soon())
     assert caught.value.reason is Reason.VECTOR_DB_UNAVAILABLE
-    assert await points.count(FIRST, wire.Selection(), soon()) == 1
+    assert await points.count(FIRST, wire.Selection(), soon()) == 2
+
+
+async def test_a_generation_that_has_its_stamp_alone_is_no_reason_to_refuse_the_name(
+    client: AsyncQdrantClient, points: ServerPoints
+) -> None:
+    await points.create(COLLECTION, CONFIG, soon())
+    await points.create_generation(COLLECTION, 2, CONFIG, soon())
+    await write(points, at(COLLECTION, 2))
+    await lose_the_alias(client)
+    await points.create(COLLECTION, CONFIG, soon())
+    assert await points.generations(COLLECTION, soon()) == Generations(1, ())
+
+
+async def test_a_generation_made_while_the_collection_is_dropped_goes_with_it(
+    client: AsyncQdrantClient, points: ServerPoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, generations = ServerPoints(client), points.generations
+    await points.create(COLLECTION, CONFIG, soon())
+
+    async def and_then_a_rebuild(collection: str, deadline: Deadline) -> Generations:
+        found = await generations(collection, deadline)
+        await other.create_generation(collection, 2, CONFIG, deadline)
+        await write(other, at(collection, 2), A_RECORD)
+        return found
+
+    monkeypatch.setattr(points, "generations", and_then_a_rebuild)
+    await points.drop(COLLECTION, soon())
+    assert (await client.get_collections()).collections == []
+    await points.create(COLLECTION, CONFIG, soon())
+
+
+async def test_a_generation_of_a_collection_dropped_meanwhile_is_not_left(
+    client: AsyncQdrantClient, points: ServerPoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, make = ServerPoints(client), points._make
+    await points.create(COLLECTION, CONFIG, soon())
+
+    async def after_a_drop(generation: str, config: wire.Config, deadline: Deadline) -> None:
+        await other.drop(COLLECTION, deadline)
+        await make(generation, config, deadline)
+
+    monkeypatch.setattr(points, "_make", after_a_drop)
+    with pytest.raises(ServiceError) as caught:
+        await points.create_generation(COLLECTION, 2, CONFIG, soon())
+    assert caught.value.reason is Reason.COLLECTION_NOT_FOUND
+    assert (await client.get_collections()).collections == []
+
+
+async def test_a_collection_that_came_back_while_it_was_dropped_stays(
+    client: AsyncQdrantClient, points: ServerPoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, numbers = ServerPoints(client), points._numbers
+    await points.create(COLLECTION, CONFIG, soon())
+    found = await points.generations(COLLECTION, soon())
+
+    async def found_before(collection: str, deadline: Deadline) -> Generations:
+        return found
+
+    async def after_a_rebuild(collection: str, deadline: Deadline) -> set[int]:
+        await other.create(collection, CONFIG, deadline)
+        await other.create_generation(collection, 2, CONFIG, deadline)
+        return await numbers(collection, deadline)
+
+    monkeypatch.setattr(points, "generations", found_before)
+    monkeypatch.setattr(points, "_numbers", after_a_rebuild)
+    await points.drop(COLLECTION, soon())
+    assert await other.generations(COLLECTION, soon()) == Generations(1, (2,))
 
 
 async def test_an_alias_of_another_programs_collection_is_not_taken_over(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from support.gateways import NEW, Gateway, at_steps, documents, kill, only_what_counts, steps
+from support.gateways import NEW, OLD, Gateway, at_steps, documents, kill, only_what_counts, steps
 from support.store import COLLECTION, soon
 
 from gateway.search.points import at
@@ -170,6 +172,14 @@ async def test_given_up_at_any_call_nothing_is_left() -> None:
         await only_what_counts(first)
 
 
+async def test_given_up_the_generation_of_a_collection_that_is_gone_goes_too() -> None:
+    gateway = await a_store()
+    await gateway.copy()
+    del gateway.points.live[COLLECTION]  # whoever dropped it was stopped before its end
+    await gateway.abandon()
+    assert at(COLLECTION, 2) not in gateway.points.stored
+
+
 @pytest.mark.parametrize("writer_is_killed", [False, True])
 async def test_a_collection_deleted_at_any_call_of_a_rebuild_is_empty(
     writer_is_killed: bool,
@@ -229,6 +239,27 @@ async def test_a_job_that_is_run_again_after_its_switch_does_nothing() -> None:
     assert await stamp(gateway) == before
     await Gateway(gateway).abandon()
     assert await stamp(gateway) == before
+
+
+async def test_cancelled_at_any_call_it_is_given_up_or_says_that_it_is_too_late() -> None:
+    seen = set()
+    for number in steps():
+        first = await a_store()
+        builder = Gateway(first)
+        running = asyncio.ensure_future(builder.rebuild())
+
+        async def cancel(running: asyncio.Future[None] = running) -> None:
+            running.cancel()
+
+        with suppress(asyncio.CancelledError):
+            if not await at_steps(builder, [(number, cancel)], running):
+                break
+        late = await Gateway(first).abandon()
+        seen.add(late)
+        assert (await stamp(first)).generation == (2 if late else 1)
+        assert (await stamp(first)).model == (NEW if late else OLD)
+        await only_what_counts(first)
+    assert seen == {False, True}
 
 
 async def test_a_document_keeps_a_chunking_of_its_own_unless_one_is_asked_for() -> None:
