@@ -13,7 +13,7 @@ import grpc
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission, ApiKeys
-from gateway.bodies import Bodies
+from gateway.bodies import BODIES_TOGETHER, Bodies
 from gateway.cache.redis_tier import RedisTier
 from gateway.cache.vectors import VectorCache
 from gateway.clients import (
@@ -55,8 +55,6 @@ from runtime.telemetry import Tracing, open_tracing
 
 # Where no documents are sent: the longest question, every character escaped, takes 100 KiB.
 SMALL_BODY_BYTES: Final = 1 << 20
-# The bodies being served hold at most this many times MAX_BODY_BYTES: 256 MiB by default.
-BODIES_TOGETHER: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from starlette.types import Receive
 from gateway.exchange import Exchange
 from gateway.problems import HttpError, HttpReason
 
+# The bodies being served hold at most this many times MAX_BODY_BYTES: 256 MiB by default.
+BODIES_TOGETHER: Final = 8
 # A body is kept in parts of about this size.
 PART_BYTES: Final = 64 * 1024
 
@@ -20,6 +22,7 @@ class Bodies:
     """
 
     def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._free_bytes = most_bytes
 
     async def read(self, exchange: Exchange, receive: Receive, most_bytes: int) -> None:
@@ -60,5 +63,7 @@ class Bodies:
             )
         if more_bytes > self._free_bytes:
             raise HttpError(
-                HttpReason.OVERLOADED, "The bodies of other requests take all the memory."
+                HttpReason.OVERLOADED,
+                f"All bodies may hold {self._most_bytes} bytes together ({BODIES_TOGETHER} times "
+                f"MAX_BODY_BYTES), and those of other requests leave {self._free_bytes}.",
             )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice
-from typing import Any, Final, Generic, NoReturn, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from gateway.problems import Fault, HttpError, HttpReason, invalid
-from gateway.schemas import PATTERNS
+from gateway.schemas import in_words
 
 # A body of nothing but faults must not come back many times its size.
 MAX_FAULTS: Final = 100
@@ -57,7 +58,14 @@ def decode_parameters(query_string: bytes, cls: type[T]) -> T:
         raise invalid([Fault("", "Expected a query string in UTF-8")]) from error
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise invalid([Fault("", "Expected each parameter once")])
+        times = Counter(name for name, _ in pairs)
+        again = [name for name in times if times[name] > 1]
+        raise invalid(
+            [
+                Fault(name[:MAX_NAME_CHARACTERS], f"Expected once, got {times[name]} times")
+                for name in again[:MAX_FAULTS]
+            ]
+        )
     try:
         return msgspec.convert(values, cls, strict=False)
     except msgspec.ValidationError as error:
@@ -146,10 +154,12 @@ def _field_faults(
         try:
             msgspec.convert(value[field.name], field.type, strict=strict)
         except msgspec.ValidationError as error:
-            fault = _fault_of(error, place)
+            fault = _fault_of(error, place, field.type)
             item = _item_struct(field.type)
             if item is None or fault.field == place:
-                yield Fault(place, fault.message)
+                # In a query string everything is a string: nothing new to who wrote it.
+                told = fault.message if strict else fault.message.removesuffix(", got `str`")
+                yield Fault(place, told)
                 continue
         else:
             item = _item_struct(field.type)
@@ -187,13 +197,21 @@ def _item_struct(kind: Any) -> type[msgspec.Struct] | None:
     return None
 
 
-def _fault_of(error: msgspec.ValidationError, path: str) -> Fault:
-    """msgspec's message, with the place where it found the fault."""
-    message = str(error)
-    for pattern, words in PATTERNS.items():
-        message = message.replace(f"Expected `str` matching regex {pattern!r}", words)
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values of the Literal in `kind`, annotated or not."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return parts
+    return tuple(choice for part in parts for choice in _choices(part))
+
+
+def _fault_of(error: msgspec.ValidationError, path: str, kind: Any = None) -> Fault:
+    """msgspec's message, with the place where it found the fault. kind: what was to be there."""
+    message = in_words(str(error))
     match = _PLACE.search(message)
     if match is None:
+        if message.startswith("Invalid enum value") and (choices := _choices(kind)):
+            message = "Expected one of " + ", ".join(f"`{one}`" for one in choices)
         return Fault(path, message)
     inner = match.group(1)
     joined = path + inner if not path or inner.startswith("[") else f"{path}.{inner}"

@@ -21,10 +21,12 @@ MAX_METADATA_DEPTH: Final = 5
 _NO_CONTROL: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f])"
 _COLLECTION: Final = r"^[a-z0-9][a-z0-9_-]{0,62}(?![\s\S])"
 _CONTROL: Final = re.compile(r"[\u0000-\u001f\u007f-\u009f]")
-# What to tell people instead of the regular expression.
-PATTERNS: Final = {
-    _NO_CONTROL: "Expected no control characters",
-    _COLLECTION: "Expected 1 to 63 of a-z, 0-9, `_` and `-`, a letter or digit first",
+# What to tell people instead of what msgspec says.
+_WORDS: Final = {
+    f"Expected `str` matching regex {_NO_CONTROL!r}": "Expected no control characters",
+    f"Expected `str` matching regex {_COLLECTION!r}": "Expected 1 to 63 of a-z, 0-9, `_` and `-`, "
+    "a letter or digit first",
+    "Expected `bool`": "Expected `true` or `false`",
 }
 
 Query = Annotated[
@@ -238,6 +240,13 @@ class CollectionParameter(Struct, forbid_unknown_fields=True, frozen=True, kw_on
 
 class NoParameters(Struct, forbid_unknown_fields=True, frozen=True):
     """The query string of a route that takes none."""
+
+
+def in_words(message: str) -> str:
+    """msgspec's message, without regular expressions and names of Python's."""
+    for told, words in _WORDS.items():
+        message = message.replace(told, words)
+    return message
 
 
 def _join(path: str, name: str) -> str:

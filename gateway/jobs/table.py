@@ -85,13 +85,16 @@ class JobTable:
         rebuilt already.
         """
         if self.count("queued") + len(self._coming) >= self._limits.queued:
-            message = f"{self._limits.queued} jobs wait already."
+            message = f"{self._limits.queued} jobs wait already, as many as may (JOBS_QUEUED)."
             raise ServiceError(Reason.QUEUE_FULL, message, RETRY_AFTER_S)
         spooled = sum(job.spooled_bytes for job in self.unended())
         spooled += sum(one.spool_bytes for one in self._coming.values())
         # One too large for the limit is taken when it is alone.
         if spooled and spooled + new.spool_bytes > self._limits.spool_bytes:
-            message = "The documents of waiting jobs fill their space."
+            message = (
+                f"The documents of jobs take {spooled} bytes, and {new.spool_bytes} more would "
+                f"pass {self._limits.spool_bytes} (JOBS_SPOOL_BYTES)."
+            )
             raise ServiceError(Reason.QUEUE_FULL, message, RETRY_AFTER_S)
         if new.kind == "reindex":
             self._check_alone(new)

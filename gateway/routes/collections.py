@@ -13,7 +13,7 @@ from gateway.answers import CollectionDeleted, CollectionItem, CollectionList, C
 from gateway.exchange import exchange_of
 from gateway.problems import Fault, invalid
 from gateway.routes.common import json_response, no_parameters
-from gateway.schemas import PATTERNS, Collection
+from gateway.schemas import Collection, in_words
 from gateway.search.types import CollectionSummary
 from runtime.deadline import Deadline
 
@@ -65,7 +65,4 @@ def _name(raw: str) -> str:
     try:
         return msgspec.convert(raw, Collection)
     except msgspec.ValidationError as error:
-        message = str(error)
-        for pattern, words in PATTERNS.items():
-            message = message.replace(f"Expected `str` matching regex {pattern!r}", words)
-        raise invalid([Fault("name", message)]) from error
+        raise invalid([Fault("name", in_words(str(error)))]) from error

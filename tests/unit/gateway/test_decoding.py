@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from gateway.decoding import MAX_EXPLAINED_BYTES, MAX_FAULTS, BodyDecoder, decode_parameters
 from gateway.problems import HttpError, HttpReason, encode, problem
-from gateway.schemas import IndexRequest, ListParameters, QueryRequest, SearchRequest
+from gateway.schemas import (
+    IndexParameters,
+    IndexRequest,
+    JobsParameters,
+    ListParameters,
+    QueryRequest,
+    SearchRequest,
+)
 from gateway.text import normalise
 
 DECODERS: dict[type[msgspec.Struct], BodyDecoder[Any]] = {
@@ -71,6 +78,31 @@ def test_any_query_string_is_parameters_or_a_refusal(query: bytes) -> None:
     except HttpError as error:
         document, _ = problem(error, "id")
         assert document.reason == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("query", "cls", "faults"),
+    [
+        (
+            b"state=foo",
+            JobsParameters,
+            {"state": "Expected one of `queued`, `running`, `succeeded`, `failed`, `cancelled`"},
+        ),
+        (b"wait=maybe", IndexParameters, {"wait": "Expected `true` or `false`"}),
+        (b"limit=many&state=", JobsParameters, {"limit": "Expected `int`", "state": None}),
+        (b"limit=1&limit=2&state=failed", JobsParameters, {"limit": "Expected once, got 2 times"}),
+        (b"x=&y=&x=&y=&x=", JobsParameters, {"x": "Expected once, got 3 times", "y": None}),
+        (b"%s=&%s=" % (b"x" * 100, b"x" * 100), JobsParameters, {"x" * 64: None}),
+    ],
+)
+def test_a_parameter_that_is_refused_is_named_with_what_is_allowed(
+    query: bytes, cls: type[msgspec.Struct], faults: dict[str, str | None]
+) -> None:
+    with pytest.raises(HttpError) as caught:
+        decode_parameters(query, cls)
+    told = {fault.field: fault.message for fault in caught.value.errors}
+    assert list(told) == list(faults)
+    assert all(message in (None, told[field]) for field, message in faults.items())
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_the_page_finds_an_answer_of_every_operation() -> None:
     for path, methods in openapi_document("1", keyed=False)["paths"].items():
         for operation in methods.values():
             good = [status for status in operation["responses"] if status.startswith("2")]
-            assert good and set(good) <= {"200", "202"}, path
+            assert {"200", "202"} >= set(good) != set(), path
     # It looks for these two alone: a statement that fails leaves the whole page empty.
     assert '(op.responses["200"] || op.responses["202"]).content' in DOCS_PAGE.read_text()
 

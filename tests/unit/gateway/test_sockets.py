@@ -264,7 +264,9 @@ async def test_bodies_together_are_bounded_until_their_requests_are_over() -> No
             to_other.write(refused)
             status, headers = await head_of(other)
             assert status == 503
-            assert json.loads(await body_of(other, headers))["reason"] == "OVERLOADED"
+            told = json.loads(await body_of(other, headers))
+            assert told["reason"] == "OVERLOADED"
+            assert "MAX_BODY_BYTES" in told["detail"]
         to_other.write(post("/search", QUERY))
         status, headers = await head_of(other)
         assert status == 200
