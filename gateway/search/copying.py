@@ -9,15 +9,12 @@ from typing import Final
 import msgspec
 
 from gateway.search import ids, wire
-from gateway.search.points import Points
+from gateway.search.points import SLICE_POINTS, SLICE_TIMEOUT_S, Points
 from gateway.search.types import Chunking, Target
 from gateway.search.versions import RECORD, TOMBSTONE, NewVersion, Record, tombstone
 from gateway.search.writing import Writer, contended
 from runtime.deadline import Deadline
 
-# One slice holds the store for about 2 ms; searches go in between.
-SLICE_RECORDS: Final = 256
-SLICE_TIMEOUT_S: Final = 10.0
 # A document that changes under the copier is read again this often.
 READS: Final = 8
 
@@ -98,7 +95,7 @@ class Copier:
             part = await self._points.scroll(
                 address,
                 wire.Selection((wire.AnyOf("kind", (RECORD, TOMBSTONE)),)),
-                SLICE_RECORDS,
+                SLICE_POINTS,
                 Deadline.after(SLICE_TIMEOUT_S),
                 start_id=start_id,
                 fields=["kind", "document_id", "seq"],

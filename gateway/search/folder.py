@@ -27,7 +27,6 @@ from gateway.search.points import unavailable
 
 POINTER_NAME: Final = "current.json"
 UNFINISHED: Final = ".new"
-FIRST_GENERATION: Final = 1
 # What `clear` may remove: nothing that an operator put beside it.
 _OURS: Final = re.compile(r"(\d+)(\.new|\.lock)?")
 

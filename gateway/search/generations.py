@@ -19,10 +19,17 @@ from typing import Any, Final
 import msgspec
 
 from gateway.search import wire
-from gateway.search.folder import FIRST_GENERATION, Folder, Pointer
+from gateway.search.folder import Folder, Pointer
 from gateway.search.ids import STAMP_ID
 from gateway.search.locks import LOCK_WAIT_S, Locked, hold_within
-from gateway.search.points import FolderInUse, Generations, at, no_collection, split
+from gateway.search.points import (
+    FIRST_GENERATION,
+    FolderInUse,
+    Generations,
+    at,
+    no_collection,
+    split,
+)
 from gateway.search.pool import ProcessPool
 from gateway.search.process import OPEN_TIMEOUT_S, StoreProcess
 from gateway.search.settings import COLLECTION_PATTERN

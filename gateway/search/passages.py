@@ -33,7 +33,7 @@ class Question:
     fingerprint: str | None = None
 
 
-class _turn:
+class _Turn:
     """`async with`: a place among those that search, waited for no longer than the deadline."""
 
     def __init__(self, places: asyncio.Semaphore, deadline: Deadline) -> None:
@@ -72,7 +72,7 @@ class Passages:
         """
         address = at(collection, stamp.generation)
         query = self._query(collection, stamp, question)
-        async with _turn(self._searching, deadline):
+        async with _Turn(self._searching, deadline):
             found = await self._points.query(address, query, deadline)
             if found.stale:
                 # A document was replaced meanwhile, or a crash left chunks behind. Once

@@ -20,6 +20,11 @@ RETRY_AFTER_S: Final = 1.0
 FAILED: Final = "The vector store failed inside; the log holds the cause."
 
 
+# Of a collection that is made.
+FIRST_GENERATION: Final = 1
+# One slice of a whole generation holds the store for about 2 ms; searches go in between.
+SLICE_POINTS: Final = 256
+SLICE_TIMEOUT_S: Final = 10.0
 # Between the name of a collection, which cannot hold it, and the number of a generation.
 _SEPARATOR: Final = "@"
 

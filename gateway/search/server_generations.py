@@ -12,7 +12,14 @@ from typing import Final
 from qdrant_client import AsyncQdrantClient, models
 
 from gateway.search import ids, wire
-from gateway.search.points import Generations, at, no_collection, split, unavailable
+from gateway.search.points import (
+    FIRST_GENERATION,
+    Generations,
+    at,
+    no_collection,
+    split,
+    unavailable,
+)
 from gateway.search.qdrant import call
 from gateway.search.qdrant_filters import filter_of, index_changes
 from gateway.search.qdrant_tuning import hnsw_config, quantization_config
@@ -20,7 +27,6 @@ from gateway.search.tuning import USUAL, Tuning
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
-FIRST_GENERATION: Final = 1
 # Between two looks whether the server has done with optimising.
 OPTIMIZE_PAUSE_S: Final = 0.5
 # What the server calls a generation of ours.

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from gateway.search import ids, wire
-from gateway.search.points import Points
+from gateway.search.points import SLICE_POINTS, SLICE_TIMEOUT_S, Points
 from gateway.search.stamps import STAMP
 from gateway.search.versions import RECORD, TOMBSTONE
 from runtime.deadline import Deadline
@@ -18,9 +18,6 @@ ORPHAN_AGE_S: Final = 900
 # document comes back with a higher `seq`, unless a clock is wrong by so much
 # (`versions.seq_after`).
 TOMBSTONE_AGE_S: Final = 3600
-# One slice holds the store for about 2 ms; searches go in between.
-SLICE_POINTS: Final = 256
-SLICE_TIMEOUT_S: Final = 10.0
 
 
 async def sweep(
