@@ -79,19 +79,12 @@ class Reindexer:
         self._search = search
         self._preparer = preparer
 
-    async def check(self, collection: str, chunking: Chunking | None, deadline: Deadline) -> None:
+    async def check(self, collection: str, deadline: Deadline) -> None:
         """Raises at once what cannot be.
 
         ServiceError COLLECTION_NOT_FOUND, REINDEX_RUNNING when another job builds the next
-        generation, INVALID_ARGUMENT for a chunking that does not fit, and what the embedder
-        raises when it is not there.
+        generation, and what the embedder raises when it is not there.
         """
-        if chunking is not None and not 0 <= chunking.overlap < chunking.chunk_size:
-            raise ServiceError(
-                Reason.INVALID_ARGUMENT,
-                f"Must be less than chunk_size ({chunking.chunk_size}).",
-                field="overlap",
-            )
         await self._search.builds.check(collection, deadline)
         await self._preparer.model(deadline)
 

@@ -167,10 +167,6 @@ class IndexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
     overlap: Overlap | None = None
     collection: Collection | None = None
 
-    def faults(self, path: str) -> Iterator[Fault]:
-        """What the types alone cannot say."""
-        yield from _chunking_faults(self.chunk_size, self.overlap, path)
-
 
 class IndexParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The query string of POST /index."""
@@ -186,10 +182,6 @@ class ReindexRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     collection: Collection | None = None
     chunk_size: ChunkSize | None = None
     overlap: Overlap | None = None
-
-    def faults(self, path: str) -> Iterator[Fault]:
-        """What the types alone cannot say."""
-        yield from _chunking_faults(self.chunk_size, self.overlap, path)
 
 
 class JobsParameters(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -251,11 +243,6 @@ def in_words(message: str) -> str:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _chunking_faults(chunk_size: int | None, overlap: int | None, path: str) -> Iterator[Fault]:
-    if chunk_size and overlap and overlap >= chunk_size:
-        yield Fault(_join(path, "overlap"), "Expected less than `chunk_size`")
 
 
 def _text_faults(text: str, path: str) -> Iterator[Fault]:

@@ -42,7 +42,7 @@ class Stamped(Protocol):
 class Rebuilder(Protocol):
     """The part of `reindexing.Reindexer` that is asked before a job is taken."""
 
-    async def check(self, collection: str, chunking: Chunking | None, deadline: Deadline) -> None:
+    async def check(self, collection: str, deadline: Deadline) -> None:
         """Raises at once what cannot be."""
 
 
@@ -99,7 +99,7 @@ class IndexRoutes:
         collection = ask.collection or self._default_collection
         await self._collections.stamp(collection, exchange.deadline)
         chunking = await self._chunking(ask, collection, exchange.deadline)
-        await self._rebuilder.check(collection, chunking, exchange.deadline)
+        await self._rebuilder.check(collection, exchange.deadline)
         return _accepted(await self._jobs.submit(NewJob("reindex", collection, chunking)))
 
     async def _later(
@@ -125,7 +125,7 @@ class IndexRoutes:
         chunk_size = own.chunk_size if ask.chunk_size is None else ask.chunk_size
         overlap = own.overlap if ask.overlap is None else ask.overlap
         if overlap >= chunk_size:
-            message = f"Expected less than `chunk_size`, {overlap} is not below {chunk_size}"
+            message = f"Expected less than `chunk_size` ({chunk_size}), got {overlap}"
             raise invalid([Fault("overlap", message)])
         return Chunking(chunk_size, overlap)
 

@@ -89,8 +89,8 @@ class FakeStore(FakeSearch):
         if name != "documents":
             raise no_collection(name)
 
-    async def check(self, collection: str, chunking: Chunking | None, deadline: Deadline) -> None:
-        await self.play(collection=collection, chunking=chunking)
+    async def check(self, collection: str, deadline: Deadline) -> None:
+        await self.play(collection=collection)
 
     async def delete_documents(
         self,

@@ -93,7 +93,7 @@ async def test_a_collection_is_moved_and_the_old_embedder_taken_away(stage: Stag
 
     seen: list[tuple[int, int]] = []
     reindexer = stage.reindexer(*stage.clients)
-    await reindexer.check(COLLECTION, None, soon())
+    await reindexer.check(COLLECTION, soon())
     await reindexer.run(COLLECTION, None, "job", lambda done, total: seen.append((done, total)))
     assert await stage.fingerprint() == NEW
     assert embedded(stage.new) == chunks(*DOCUMENTS)

@@ -165,13 +165,21 @@ async def test_a_body_is_not_kept_beside_what_is_made_of_it() -> None:
     assert kept == [deque()]
 
 
-async def test_overlap_is_checked_against_the_collections_own_chunk_size() -> None:
+@pytest.mark.parametrize(
+    ("chunking", "words"),
+    [
+        ({"chunk_size": 64, "overlap": 64}, "(64), got 64"),
+        ({"overlap": 512}, "(512), got 512"),  # the collection's own chunk size
+    ],
+)
+async def test_overlap_is_checked_against_the_chunk_size_that_counts(
+    chunking: dict[str, int], words: str
+) -> None:
     async with Site().client() as client:
-        body = {"documents": [{"text": "x"}], "overlap": 512}
-        (fault,) = check_problem(await client.post("/index", json=body), 422, "INVALID_ARGUMENT")[
-            "errors"
-        ]
-    assert fault["field"] == "overlap"
+        body = {"documents": [{"text": "x"}], **chunking}
+        answer = await client.post("/index", json=body)
+        (fault,) = check_problem(answer, 422, "INVALID_ARGUMENT")["errors"]
+    assert fault == {"field": "overlap", "message": f"Expected less than `chunk_size` {words}"}
 
 
 async def test_documents_are_listed_shown_and_deleted() -> None:

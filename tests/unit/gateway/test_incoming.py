@@ -68,7 +68,6 @@ async def test_the_parts_of_the_body_are_let_go_of() -> None:
         (b'{"documents": [], "chunk_size": 100}', "documents"),
         (b'{"documents": {"text": "x", "metadata": []}}', "documents"),
         (b'{"documents": [{"text": "x"}], "chunk_size": 1}', "chunk_size"),
-        (b'{"documents": [{"text": "x"}], "chunk_size": 64, "overlap": 64}', "overlap"),
         (b'{"documents": [{"text": "x"}], "no": {}}', "no"),
         (b'{"chunk_size": 100}', "documents"),
         (b'{"documents": [%s]}' % MANY, "documents"),

@@ -161,7 +161,14 @@ async def test_a_collection_is_rebuilt_by_a_job(tmp_path: Path) -> None:
         job = await ended(client, answer.json()["job_id"])
         assert (job["kind"], job["state"]) == ("reindex", "succeeded")
         assert "results" not in job
-        assert site.store.calls == [{"collection": "documents", "chunking": Chunking(512, 7)}]
+        assert site.store.calls == [{"collection": "documents"}]
+        (known,) = site.jobs.newest()
+        assert known.chunking == Chunking(512, 7)
+        for body in ({"overlap": 512}, {"chunk_size": 64, "overlap": 64}):
+            refused = await client.post("/reindex", json=body)
+            assert "overlap: Expected less than `chunk_size` (" in check_refusal(
+                refused, 422, "INVALID_ARGUMENT"
+            )
         site.store.error = ServiceError(Reason.REINDEX_RUNNING, "already")
         check_refusal(await client.post("/reindex", json={}), 409, "REINDEX_RUNNING")
         assert len(site.jobs.newest()) == 1
