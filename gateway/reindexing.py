@@ -114,11 +114,13 @@ class Reindexer:
             extra={"collection": collection, "generation": build.number, "job": job_id},
         )
 
-    async def abandon(self, collection: str, job_id: str) -> None:
-        """Gives up what the job has built; nothing of it stays. Unless it is live already."""
+    async def abandon(self, collection: str, job_id: str) -> bool:
+        """Gives up what the job has built; nothing of it stays. True: too late, it is live."""
         deadline = Deadline.after(STEP_TIMEOUT_S)
-        if not await self._search.builds.abandon(collection, job_id, deadline):
+        late = not await self._search.builds.abandon(collection, job_id, deadline)
+        if late:
             log.info("Too late to give up a rebuild: it is live.", extra={"job": job_id})
+        return late
 
 
 class _Rebuild:

@@ -19,7 +19,7 @@ from gateway.jobs.journal import Journal
 from gateway.jobs.progress import Clock
 from gateway.jobs.running import Running, Watching, run_job
 from gateway.jobs.table import RETRY_AFTER_S, JobLimits, JobTable, NewJob
-from gateway.jobs.work import Work, job_error
+from gateway.jobs.work import Work
 from gateway.metrics import GatewayMetrics
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
@@ -211,9 +211,6 @@ class JobRunner:
                 await self._finish(job)
             else:
                 await self._save(job)
-        except Exception as error:  # the next job must get its turn all the same
-            log.exception("a job failed", extra={"job": running.job.id})
-            self._table.put(replace(running.job, state="failed", error=job_error(error)))
         finally:
             running.over.set()
             self._running = None
@@ -243,7 +240,7 @@ class JobRunner:
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # what is written next must come after it
             raise
-        except OSError as error:
+        except Exception as error:
             log.error("a job's state cannot be kept", exc_info=error, extra={"job": job.id})
 
     def _as_it_is(self, job: Job) -> Job:

@@ -64,18 +64,16 @@ class _End:
 
 async def run_job(running: Running, work: Work, watching: Watching) -> Job:
     """The job as it ended; queued again, if the gateway stops."""
-    job = running.job
-    end = _at_once(job)
-    if end is None:
-        job = replace(job, state="running", started_at=job.started_at or watching.clock.now())
-        running.job = job
-        await watching.save(job)
-        end = await _work(running, work, watching)
+    try:
+        end = _at_once(running.job) or await _work(running, work, watching)
+    except Exception as error:  # it ends like any other, and the next gets its turn
+        log.exception("a job failed", extra={"job": running.job.id})
+        end = _End("failed", job_error(error))
     job = replace(running.job, done=running.progress.done, total=running.progress.total)
     if end.state is None:
         return replace(job, state="queued", kills=0)
-    if end.state != "succeeded":
-        await _abandon(job, work)
+    if end.state != "succeeded" and await _abandon(job, work, watching.clock):
+        end = _End("succeeded")
     _tell(job, end)
     return replace(job, state=end.state, error=end.error, finished_at=watching.clock.now(), kills=0)
 
@@ -91,6 +89,9 @@ def _at_once(job: Job) -> _End | None:
 
 
 async def _work(running: Running, work: Work, watching: Watching) -> _End:
+    started_at = running.job.started_at or watching.clock.now()
+    running.job = replace(running.job, state="running", started_at=started_at)
+    await watching.save(running.job)
     task = asyncio.create_task(work.run(running.job, running.progress), name="job work")
     interrupted = asyncio.create_task(running.interrupted.wait())
     watch = asyncio.create_task(_watch(running, watching))
@@ -150,16 +151,25 @@ def _standstill(fault: ServiceError | None, stall_s: float) -> JobError:
     return JobError(fault.reason, f"{fault.message} It was waited for {stall_s:g} s.")
 
 
-async def _abandon(job: Job, work: Work) -> None:
-    """Removes what the job leaves behind; what cannot be removed now, upkeep finds later."""
+async def _abandon(job: Job, work: Work, clock: Clock) -> bool:
+    """Removes what the job leaves behind; what cannot be removed now, upkeep finds later.
+
+    Whether it is too late, because what the job made is in force. A store that is away for a
+    moment must not leave that open.
+    """
+
+    async def attempt() -> bool:
+        return await work.abandon(job)
+
     try:
         async with asyncio.timeout(CLEAN_UP_S):
-            await work.abandon(job)
+            return await Progress(clock, job.done, job.total).patiently(attempt)
     except Exception as error:
         cause = None if isinstance(error, ServiceError) else error
         log.warning(
             "What a job left behind stays for now: %s", error, exc_info=cause, extra={"job": job.id}
         )
+        return False
 
 
 def _tell(job: Job, end: _End) -> None:

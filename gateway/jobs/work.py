@@ -35,8 +35,11 @@ class Work(Protocol):
         Raises what the job as a whole fails for.
         """
 
-    async def abandon(self, job: Job) -> None:
-        """Cleans up behind a job that failed or was cancelled."""
+    async def abandon(self, job: Job) -> bool:
+        """Cleans up behind a job that failed or was cancelled.
+
+        True: it is too late, what the job had to do has taken effect.
+        """
 
 
 class DocumentIndexer(Protocol):
@@ -64,8 +67,8 @@ class CollectionRebuilder(Protocol):
     ) -> None:
         """Rebuilds the collection, or goes on with it, and switches."""
 
-    async def abandon(self, collection: str, job_id: str) -> None:
-        """Removes what the job has built and not switched to."""
+    async def abandon(self, collection: str, job_id: str) -> bool:
+        """Removes what the job has built; True where that is live already, and stays."""
 
 
 class IndexWork:
@@ -108,8 +111,9 @@ class IndexWork:
 
         await progress.patiently(attempt)
 
-    async def abandon(self, job: Job) -> None:
+    async def abandon(self, job: Job) -> bool:
         """What is indexed stays, as after a time-out of /index."""
+        return False
 
     async def _index(
         self, job: Job, group: Sequence[NewDocument], progress: Progress
@@ -159,9 +163,9 @@ class ReindexWork:
         await progress.patiently(attempt)
         return None
 
-    async def abandon(self, job: Job) -> None:
-        """Nothing of the rebuild is left; the live collection is as it was."""
-        await self._rebuilder.abandon(job.collection, job.id)
+    async def abandon(self, job: Job) -> bool:
+        """Nothing of the rebuild is left; the live collection is as it was. Or it is the new one."""
+        return await self._rebuilder.abandon(job.collection, job.id)
 
 
 def _of_the_whole_job(error: Exception) -> bool:

@@ -82,9 +82,9 @@ class Gateway:
         assert build is not None
         await self.search.builds.switch(build, soon())
 
-    async def abandon(self, job_id: str = "job") -> None:
-        """Gives the rebuild up."""
-        await self.reindexer.abandon(COLLECTION, job_id)
+    async def abandon(self, job_id: str = "job") -> bool:
+        """Gives the rebuild up; True: too late."""
+        return await self.reindexer.abandon(COLLECTION, job_id)
 
     async def retire(self) -> None:
         """Drops every generation that is not needed, without waiting."""

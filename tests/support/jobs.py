@@ -64,6 +64,9 @@ class FakeWork:
     ran: list[Job] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
     holds_on: bool = False
+    # Asked to clean up: what it cannot do (once each), and whether it is too late.
+    away: list[Exception] = field(default_factory=list)
+    late: bool = False
 
     async def run(self, job: Job, progress: Progress) -> JobError | None:
         self.ran.append(job)
@@ -78,8 +81,11 @@ class FakeWork:
             else:
                 return self.what(job, progress)
 
-    async def abandon(self, job: Job) -> None:
+    async def abandon(self, job: Job) -> bool:
+        if self.away:
+            raise self.away.pop()
         self.abandoned.append(job.id)
+        return self.late
 
 
 @dataclass

@@ -253,6 +253,57 @@ async def test_a_job_without_progress_fails(tmp_path: Path) -> None:
     assert ended.error == JobError("JOB_STALLED", "No progress for 600 s (JOB_STALL_SECONDS).")
 
 
+@pytest.mark.parametrize("how", ["cancelled", "stalled", "failed", "killed", "crashed"])
+async def test_a_job_that_has_taken_effect_has_succeeded(tmp_path: Path, how: str) -> None:
+    def fail(*_: Any) -> JobError | None:
+        raise ServiceError(Reason.UNAVAILABLE, "after the switch")
+
+    crashed = replace(a_job(kind="reindex"), state="running")
+    if how in ("killed", "crashed"):
+        crashed = replace(crashed, kills=3 * (how == "killed"), cancelling=how == "crashed")
+        Journal(tmp_path).create(crashed, [])
+    jobs = Jobs(tmp_path)
+    jobs.work.late = True
+    jobs.work.away = [ServiceError(Reason.VECTOR_DB_UNAVAILABLE, "away for a moment")]
+    async with running(jobs):
+        if how in ("killed", "crashed"):
+            jobs.time.flows.set()
+            ended = await jobs.ended("a")
+        else:
+            job = await jobs.runner.submit(REINDEX)
+            await jobs.work.started.wait()
+            if how == "failed":
+                jobs.work.what = fail
+                jobs.work.gate.set()
+            if how == "cancelled":
+                jobs.work.away.clear()
+                error = await refused(jobs.runner.cancel(job.id, soon()))
+                assert (error.reason, "succeeded" in error.message) == (Reason.JOB_ENDED, True)
+            jobs.time.flows.set()
+            ended = await jobs.ended(job.id)
+        assert (ended.state, ended.error) == ("succeeded", None)
+        assert (await refused(jobs.runner.cancel(ended.id, soon()))).reason == Reason.JOB_ENDED
+        assert jobs.journal.load() == [ended]
+
+
+async def test_work_that_cannot_even_begin_ends_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("secret")
+
+    async with running(Jobs(tmp_path)) as jobs:
+        monkeypatch.setattr(jobs.work, "run", broken)
+        job = await jobs.runner.submit(REINDEX)
+        ended = await jobs.ended(job.id)
+        assert (ended.state, ended.error and ended.error.reason) == ("failed", "INTERNAL")
+        assert ended.finished_at is not None
+        assert jobs.work.abandoned == [job.id]
+        assert jobs.journal.load() == [ended]
+        labels = {"kind": "reindex", "state": "failed"}
+        assert jobs.registry.get_sample_value("rag_jobs_ended_total", labels) == 1
+
+
 async def test_a_job_that_does_not_let_go_does_not_hold_up_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

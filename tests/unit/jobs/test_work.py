@@ -172,13 +172,14 @@ async def test_a_rebuild_is_tried_again_and_given_up_by_its_id() -> None:
             if len(self.calls) == 1:
                 raise AWAY
 
-        async def abandon(self, collection: str, job_id: str) -> None:
+        async def abandon(self, collection: str, job_id: str) -> bool:
             self.calls.append((collection, job_id))
+            return True
 
     rebuilder, time = Rebuilder(), FakeTime()
     time.flows.set()
     work, progress = ReindexWork(rebuilder), Progress(time.clock, 0, 0)
     assert await work.run(a_job(kind="reindex"), progress) is None
     assert (progress.done, progress.total) == (1, 3)
-    await work.abandon(a_job(kind="reindex"))
+    assert await work.abandon(a_job(kind="reindex"))
     assert rebuilder.calls == [("documents", None, "a")] * 2 + [("documents", "a")]
