@@ -69,9 +69,13 @@ class Retriever(Protocol):
         filter: Filter | None,  # noqa: A002
         limit: int,
         deadline: Deadline,
+        fingerprint: str | None = None,
         stamp: Stamp | None = None,
     ) -> list[Hit]:
-        """Passages, best first, of the generation that `stamp` is of."""
+        """Passages, best first, of the generation that `stamp` is of.
+
+        fingerprint: of the model that made the vector; another's is MODEL_MISMATCH.
+        """
 
 
 class Reranker(Protocol):
@@ -215,6 +219,8 @@ class Pipeline:
                 filter=where,
                 limit=wanted,
                 deadline=budget,
+                # That generation may be gone, and the live one be another model's.
+                fingerprint=stamp.model.fingerprint,
                 stamp=stamp,
             )
         if ask.rerank and hits:

@@ -82,10 +82,17 @@ class FakeSearch(FakeStage):
         filter: Filter | None,  # noqa: A002
         limit: int,
         deadline: Deadline,
+        fingerprint: str | None = None,
         stamp: Stamp | None = None,
     ) -> list[Hit]:
         await self.play(
-            collection=collection, text=text, vector=vector, mode=mode, where=filter, limit=limit
+            collection=collection,
+            text=text,
+            vector=vector,
+            mode=mode,
+            where=filter,
+            limit=limit,
+            fingerprint=fingerprint,
         )
         return list(self.hits[:limit])
 

@@ -51,6 +51,8 @@ async def test_every_stage_runs_on_the_normalised_question(parts: Parts) -> None
     searched = parts.search.calls[0]
     assert (searched["text"], searched["mode"], searched["limit"]) == ("why so?", "hybrid", 30)
     assert searched["collection"] == "documents"
+    # For the store to compare with whatever generation it searches in the end.
+    assert searched["fingerprint"] == "a" * 64
     assert searched["where"].must[0].key == "language"
     assert parts.reranker.calls[0]["passages"] == ["text of a", "text of b", "text of c"]
     assert set(found.timings_ms) == {"embed", "search", "rerank"}
