@@ -36,6 +36,7 @@ DIMENSION = 16
 COLLECTION = "documents"
 MODEL = Model("test-model", "f1", DIMENSION)
 SERVER_URL = os.environ.get("QDRANT_TEST_URL")
+SERVER_GRPC_PORT = int(os.environ.get("QDRANT_GRPC_PORT", "6334"))
 # The in-memory client runs the server adapter's very calls; a server joins when there is one.
 ADAPTERS = ["embedded", "memory", *(["server"] if SERVER_URL else [])]
 
@@ -54,6 +55,10 @@ def a_stamp() -> wire.Point:
 def soon() -> Deadline:
     """Long enough for a busy machine, short enough for a hang to be seen."""
     return Deadline.after(30)
+
+
+def _connect() -> AsyncQdrantClient:
+    return connect(str(SERVER_URL), api_key=None, grpc_port=SERVER_GRPC_PORT)
 
 
 @asynccontextmanager
@@ -75,12 +80,12 @@ async def open_points(adapter: str, folder: Path) -> AsyncIterator[tuple[Points,
             await memory.aclose()
         return
     name = f"test-{uuid.uuid4().hex[:12]}"
-    server = ServerPoints(connect(str(SERVER_URL), api_key=None, grpc_port=6334))
+    server = ServerPoints(_connect())
     try:
         yield server, name
     finally:
         await server.aclose()
-        cleaning = connect(str(SERVER_URL), api_key=None, grpc_port=6334)
+        cleaning = _connect()
         for made in (await cleaning.get_collections()).collections:
             if made.name.startswith(name):  # neighbours and all generations, live or not
                 await cleaning.delete_collection(made.name)
