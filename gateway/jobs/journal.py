@@ -78,8 +78,9 @@ class Journal:
     def load(self) -> list[Job]:
         """All jobs, in the order of their numbers.
 
-        What is half-written was never acknowledged and is removed; what cannot be read is set
-        aside. Neither keeps the rest from being found.
+        What is half-written was never acknowledged and is removed; what is damaged is set
+        aside. Neither keeps the rest from being found. A disk that cannot be read now raises
+        OSError: what it holds was acknowledged, and may be whole.
         """
         jobs: list[Job] = []
         for folder in self._folder.iterdir():
@@ -90,10 +91,8 @@ class Journal:
                 continue
             try:
                 jobs.append(_read(folder))
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # msgspec's and UnicodeDecodeError are the latter
+            # Damaged: msgspec's errors and UnicodeDecodeError are ValueErrors.
+            except (FileNotFoundError, ValueError) as error:
                 self._set_aside(folder, error)
         return sorted(jobs, key=lambda job: job.number)
 

@@ -221,6 +221,24 @@ def test_what_cannot_be_read_is_set_aside(
         assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_what_cannot_be_read_now_stays_where_it_is(
+    tmp_path: Path, opened: Open, number: int
+) -> None:
+    journal = opened(tmp_path)
+    kept = journal.create(a_job(total=1), some_documents(1))
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            journal.load()
+    assert journal.load() == [kept]
+    assert not (tmp_path / "unreadable").exists()
+
+
 def test_a_job_under_another_name_is_set_aside(tmp_path: Path, opened: Open) -> None:
     journal = opened(tmp_path)
     journal.create(a_job("a", 1, "reindex"), [])

@@ -358,6 +358,28 @@ async def test_a_folder_that_cannot_be_written_refuses(tmp_path: Path) -> None:
         assert str(tmp_path) not in error.message
 
 
+async def test_jobs_that_cannot_be_read_now_are_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(tmp_path).create(a_job(kind="reindex"), [])
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    async with running(Jobs(tmp_path)) as jobs:
+        error = await refused(jobs.runner.submit(REINDEX))
+        assert error.reason == Reason.JOBS_ELSEWHERE
+        assert "Too many open files" in error.message
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        jobs.time.flows.set()
+        await jobs.taken()
+        jobs.time.flows.clear()
+        jobs.work.gate.set()
+        assert (await jobs.ended("a")).state == "succeeded"
+
+
 async def test_a_full_disk_refuses_jobs_and_keeps_running_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
