@@ -48,29 +48,44 @@ class Clock:
 
 
 class Progress:
-    """How far the running job is. fault: what it waits for, while it does."""
+    """How far the running job is. fault: what it waits for, while it does.
+
+    Two things keep it from standing still: that it gets further, and signs of life on the way
+    there. What is tried again after a fault gives signs of life every time and may never get
+    further: a full disk is written to with vectors made anew. So from a fault on only the
+    first counts.
+    """
 
     def __init__(self, clock: Clock, done: int, total: int) -> None:
         self._clock = clock
         self.done = done
         self.total = total
-        self.at_s = clock.monotonic_s()
         self.fault: ServiceError | None = None
+        # In this run: what is gone through again after a restart is further every time.
+        self._furthest = 0
+        self._further_s = self._sign_s = clock.monotonic_s()
 
     def report(self, done: int, total: int) -> None:
-        """So many of so many documents are done."""
-        if (done, total) != (self.done, self.total):
-            self.done, self.total = done, total
+        """So many of so many documents are done; as many as before is a sign of life."""
+        self.done, self.total = done, total
+        if done > self._furthest:
+            self._furthest = done
             self.alive()
+        self._sign_s = self._clock.monotonic_s()
 
     def alive(self) -> None:
-        """Something was done, if not a whole document."""
-        self.at_s = self._clock.monotonic_s()
+        """Something was done for good, if not a whole document."""
+        self._further_s = self._clock.monotonic_s()
         self.fault = None
 
     def idle_s(self) -> float:
-        """Seconds since something was done."""
-        return self._clock.monotonic_s() - max(self.at_s, self._clock.pulse_s())
+        """Seconds for which it stands still."""
+        return self._clock.monotonic_s() - self._moved_s()
+
+    def _moved_s(self) -> float:
+        if self.fault is not None:
+            return self._further_s
+        return max(self._further_s, self._sign_s, self._clock.pulse_s())
 
     async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """What `attempt` gives; it is made again while it fails for what passes by itself.
@@ -84,6 +99,8 @@ class Progress:
             except ServiceError as error:
                 if error.reason not in TRANSIENT:
                     raise
+                if self.fault is None:
+                    self._further_s = self._moved_s()  # all was well until now
                 self.fault = error
                 await self._clock.sleep(max(pause_s, error.retry_after_s or 0.0))
                 pause_s = min(pause_s * 2, MOST_PAUSE_S)

@@ -164,7 +164,7 @@ class ReindexWork:
         return None
 
     async def abandon(self, job: Job) -> bool:
-        """Nothing of the rebuild is left; the live collection is as it was. Or it is the new one."""
+        """Nothing of the rebuild is left; the live one is as it was, or the new one."""
         return await self._rebuilder.abandon(job.collection, job.id)
 
 

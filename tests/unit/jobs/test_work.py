@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,36 @@ async def test_what_is_away_is_asked_again_ever_more_seldom(tmp_path: Path) -> N
     assert bench.time.now_s - before_s == 1 + 2 + 4 + 100
     assert bench.indexer.calls == [["d0", "d1"]] * 5
     assert bench.progress.fault is None
+
+
+async def test_work_that_is_redone_after_a_fault_does_not_count() -> None:
+    time = FakeTime()
+    time.flows.set()
+    pulse_s = 0.0
+    progress = Progress(replace(time.clock, pulse_s=lambda: pulse_s), 0, 0)
+    idle_s: list[float] = []
+
+    async def attempt() -> None:
+        """Goes through three documents, embeds for 100 s, and cannot write."""
+        nonlocal pulse_s
+        for done in range(4):
+            progress.report(done, 5)
+        time.now_s += 100
+        pulse_s = time.now_s
+        idle_s.append(progress.idle_s())
+        if len(idle_s) == 6:
+            progress.report(4, 5)
+            return
+        raise ServiceError(Reason.VECTOR_DB_UNAVAILABLE, "No space left on device.")
+
+    await progress.patiently(attempt)
+    # From the first fault on, with the pauses between.
+    assert idle_s == [0, 101, 203, 307, 415, 531]
+    assert (progress.fault, progress.idle_s()) == (None, 0)
+    time.now_s += 50
+    assert progress.idle_s() == 50
+    progress.report(4, 5)  # goes through what is done
+    assert progress.idle_s() == 0
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
