@@ -18,10 +18,14 @@ from runtime.deadline import Deadline, expired
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One process, from the moment on in which it is being started."""
+    """One process, from the moment on in which it is being started.
+
+    leaving: it is to be closed once it is idle.
+    """
 
     opening: asyncio.Task[StoreProcess]
     users: int = 0
+    leaving: bool = False
 
     @property
     def process(self) -> StoreProcess | None:
@@ -81,12 +85,19 @@ class ProcessPool:
             yield place.process or await self._opened(directory, place, deadline)
         finally:
             place.users -= 1
+            if place.leaving and not place.users and self._places.get(directory) is place:
+                self._close(directory)
 
     async def close(self, directory: Path) -> None:
-        """Closes the directory's process if it is idle: the next call opens it anew."""
+        """Closes the directory's process: the next call opens it anew. One in use closes later,
+        once it is idle."""
         place = self._places.get(directory)
-        if place is not None and place.users == 0:
-            await asyncio.wait([self._close(directory)])
+        if place is None:
+            return
+        if place.users:
+            place.leaving = True
+            return
+        await asyncio.wait([self._close(directory)])
 
     async def discard(self, directory: Path) -> None:
         """Kills the directory's process, whose files are to be removed."""

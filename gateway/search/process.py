@@ -132,7 +132,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.ended = asyncio.Event()
-        self._optimizing_until_s = 0.0
+        # Calls to optimise that have no reply yet: until when they may take.
+        self._optimizing_until_s: dict[int, float] = {}
         self._started_s = time.monotonic()
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[wire.Reply]] = {}
@@ -148,6 +149,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for body in self._unframer.feed(data):
             reply = self._decode(body)
+            self._optimizing_until_s.pop(reply.id, None)
             future = self._waiting.pop(reply.id, None)
             # A caller that left took its future out; its answer is dropped.
             if future is not None and not future.done():
@@ -168,7 +170,7 @@ class _Connection(asyncio.Protocol):
         self._last_id += 1
         request = wire.Request(self._last_id, time.monotonic() + share_s, call)
         if isinstance(call, wire.Optimize):
-            self._optimizing_until_s = request.expires_at_s
+            self._optimizing_until_s[request.id] = request.expires_at_s
         loop = asyncio.get_running_loop()
         future: asyncio.Future[wire.Reply] = loop.create_future()
         self._waiting[request.id] = future
@@ -192,7 +194,8 @@ class _Connection(asyncio.Protocol):
     @property
     def optimizing(self) -> bool:
         """Whether the child may be busy with a call in which it answers nothing else."""
-        return time.monotonic() < self._optimizing_until_s
+        now_s = time.monotonic()
+        return any(now_s < until_s for until_s in self._optimizing_until_s.values())
 
     def age_s(self) -> float:
         """Seconds since the child was started."""
@@ -222,13 +225,15 @@ def _expire(future: asyncio.Future[Any]) -> None:
 async def _outlive(connection: _Connection) -> None:
     """Returns when the child is gone; kills one that gives no sign of life."""
     while not connection.ended.is_set():
+        # Its sign of life comes after the reply to that, perhaps too late by a moment.
+        busy = connection.optimizing
         try:
             await connection.call(wire.Ping(), Deadline.after(HANG_S))
             await asyncio.wait_for(connection.ended.wait(), PING_PAUSE_S)
         except TimeoutError:
             continue
         except ServiceError as error:
-            if error.reason is Reason.DEADLINE_EXCEEDED and connection.optimizing:
+            if error.reason is Reason.DEADLINE_EXCEEDED and (busy or connection.optimizing):
                 continue
             if error.reason is Reason.DEADLINE_EXCEEDED:
                 log.error("The store's process hangs; killing it.")

@@ -53,3 +53,27 @@ async def test_a_process_is_closed_while_it_is_being_opened(tmp_path: Path) -> N
     async with asyncio.timeout(30):
         await points.aclose()
     await asyncio.wait([asking])
+
+
+async def test_a_process_in_use_is_closed_once_it_is_idle(tmp_path: Path) -> None:
+    points = EmbeddedPoints(tmp_path)
+    await points.start()
+    try:
+        await points.create(COLLECTION, CONFIG, soon())
+        await points.swap(COLLECTION, a_stamp(), None, soon())
+        async with points._lease(COLLECTION, soon()) as before:
+            async with points._lease(COLLECTION, soon()):
+                await points.optimize(COLLECTION, soon())
+            assert points.process(COLLECTION) is before
+            assert before.pid is not None
+        assert points.process(COLLECTION) is None
+        assert await stamped(points, COLLECTION)
+        after = points.process(COLLECTION)
+        assert after is not None
+        assert after is not before
+        # The other one has been left alone since.
+        async with points._lease(COLLECTION, soon()):
+            pass
+        assert points.process(COLLECTION) is after
+    finally:
+        await points.aclose()
