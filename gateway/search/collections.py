@@ -51,14 +51,14 @@ class Collections:
         )
         address = at(collection, generation)
         await self._stamps.put(address, new, deadline)
-        stamp = await self._stamps.fresh(collection, deadline)
-        if stamp.generation != generation:
+        own = ["generation"]
+        found = await self._points.retrieve(address, [ids.STAMP_ID], deadline, fields=own)
+        if found and "generation" not in found[0].payload:
             # Stamped by a version of this program that did not number generations.
             number = {"generation": generation, "newest": generation}
             await self._points.set_payload(address, ids.STAMP_ID, number, deadline)
             self._stamps.forget(collection)
-            stamp = await self._stamps.fresh(collection, deadline)
-        return stamp
+        return await self._stamps.fresh(collection, deadline)
 
     async def ensure(
         self, collection: str, model: Model, chunking: Chunking | None, deadline: Deadline
