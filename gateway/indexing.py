@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,13 +19,11 @@ from gateway.search.search import Search
 from gateway.search.types import Chunking, Model, Target
 from gateway.search.versions import NewVersion, Record
 from gateway.text import text_sha256
+from gateway.window import WINDOW_CHUNKS, Window
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 from runtime.groups import task_group
 
-# Chunks of documents under way, over all requests: bounds the memory that vectors take
-# (1.5 KiB each at 384 dimensions, twice) and keeps every call to the embedder full.
-WINDOW_CHUNKS: Final = 4096
 # A document of 2,000,000 characters at the smallest chunk size with half of it overlapping.
 MOST_CHUNKS: Final = 65_536
 LONG_TEXT_CHARACTERS: Final = 100_000
@@ -91,7 +88,7 @@ class Indexer:
         self._search = search
         self._embedder = embedder
         self._batch_size = batch_size
-        self._window = _Window(WINDOW_CHUNKS)
+        self._window = Window(WINDOW_CHUNKS)
         # Enough documents of one chunk to fill every call, twice: more would only wait for the
         # store, and for so long that their writes run out of time.
         self._least_size = max(1, WINDOW_CHUNKS // (2 * EMBED_CALLS * batch_size))
@@ -208,41 +205,6 @@ class _Job:
         if _canonical(known.metadata) != _canonical(document.metadata):
             return False
         return known.content_sha256 == await _sha256(document.text)
-
-
-class _Window:
-    """Lets in so many chunks at once, first come first served; one too large for it alone."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._used = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def enter(self, size: int) -> None:
-        """Returns when there is room."""
-        if not self._waiting and self._fits(size):
-            self._used += size
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, future))
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leave(size)  # it was let in at the same moment
-            raise
-
-    def leave(self, size: int) -> None:
-        """Makes room for those who wait."""
-        self._used -= size
-        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            wanted, future = self._waiting.popleft()
-            if not future.done():
-                self._used += wanted
-                future.set_result(None)
-
-    def _fits(self, size: int) -> bool:
-        return self._used == 0 or self._used + size <= self._size
 
 
 def _canonical(metadata: dict[str, Any]) -> bytes:

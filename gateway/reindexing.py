@@ -17,18 +17,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
+from gateway.chunking import most_chunks
 from gateway.search.copying import Build
 from gateway.search.search import Search
 from gateway.search.types import Chunking, Model, Target
 from gateway.search.versions import NewVersion, Record
+from gateway.window import WINDOW_CHUNKS, Window
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 from runtime.groups import task_group
 
 log = logging.getLogger(__name__)
 
-# Documents under way at once: enough that the embedder is never waited for with small ones,
-# few enough that large ones do not fill the memory (at most 150 MB of vectors each).
+# Documents under way at once: enough that the embedder is never waited for with small ones.
+# Of large ones as many as fit WINDOW_CHUNKS: one may have 150 MB of vectors.
 DOCUMENTS: Final = 8
 # One document: 2,000,000 characters are 65,536 chunks at worst, minutes of a CPU.
 DOCUMENT_TIMEOUT_S: Final = 1800.0
@@ -40,6 +42,8 @@ OPTIMIZE_TIMEOUT_S: Final = 3600.0
 COMPARISONS: Final = 8
 # A claim that is not renewed for 60 s may be taken over.
 RENEW_EVERY_S: Final = 10.0
+# How often a rebuild that optimises says that it goes on.
+SIGN_EVERY_S: Final = 10.0
 
 # Documents done so far, and how many there are in all.
 Progress = Callable[[int, int], None]
@@ -93,7 +97,8 @@ class Reindexer:
     ) -> None:
         """Builds the next generation and switches to it; goes on where a run of this job ended.
 
-        progress: called for every document of the first comparison, and in every later one.
+        progress: called for every document of a comparison, and while it optimises; a sign of
+        life where the number is the same.
         Raises ServiceError. One that failed may be run again, or has to be given up by
         `abandon`; cancelled likewise.
         """
@@ -106,7 +111,7 @@ class Reindexer:
         rebuild = _Rebuild(self._search, self._preparer, build, chunking, progress)
         async with _renewed(self._search, build):
             await rebuild.copy()
-            await self._search.copier.optimize(build, Deadline.after(OPTIMIZE_TIMEOUT_S))
+            await rebuild.optimize()
             await rebuild.prove()
         await _to_the_end(builds.switch(build, Deadline.after(STEP_TIMEOUT_S)))
         log.info(
@@ -140,6 +145,7 @@ class _Rebuild:
         self._asked = asked
         self._progress = progress
         self._total = 0
+        self._window = Window(WINDOW_CHUNKS)
 
     async def copy(self) -> None:
         """Copies every document that differs."""
@@ -147,30 +153,42 @@ class _Rebuild:
         self._progress(0, self._total)
         await self._compare(counting=True)
 
+    async def optimize(self) -> None:
+        """Has the next generation optimised; for at most OPTIMIZE_TIMEOUT_S that is progress."""
+        deadline = Deadline.after(OPTIMIZE_TIMEOUT_S)
+
+        async def say() -> None:
+            while deadline.remaining_s() > 0:
+                self._progress(self._total, self._total)
+                await asyncio.sleep(SIGN_EVERY_S)
+
+        saying = asyncio.create_task(say())
+        try:
+            await self._copier.optimize(self._build, deadline)
+        finally:
+            saying.cancel()
+
     async def prove(self) -> None:
         """Compares until nothing differs."""
         for _ in range(COMPARISONS):
-            self._progress(self._total, self._total)
             if await self._compare(counting=False) == 0:
                 return
 
     async def _compare(self, *, counting: bool) -> int:
         """One comparison: how many documents had to be copied."""
         places = asyncio.Semaphore(DOCUMENTS)
-        copied = seen = 0
+        copied = 0
+        seen = 0 if counting else self._total
 
         def done(live: bool) -> None:
             nonlocal seen
-            if counting and live:
-                seen += 1
-                self._progress(min(seen, self._total), self._total)
+            seen += live
+            self._progress(min(seen, self._total), self._total)
 
         async def level(document_id: str) -> None:
             nonlocal copied
             try:
-                deadline = Deadline.after(DOCUMENT_TIMEOUT_S)
-                prepare = self._prepare
-                copied += await self._copier.level(self._build, document_id, prepare, deadline)
+                copied += await self._level(document_id)
                 done(live=True)
             finally:
                 places.release()
@@ -184,16 +202,36 @@ class _Rebuild:
                 group.create_task(level(one.document_id))
         return copied
 
-    async def _prepare(self, record: Record, text: str) -> NewVersion:
-        """The next generation's version of a document.
+    async def _level(self, document_id: str) -> bool:
+        """Copies one document if it differs; whether it did. Waits for room for its chunks."""
+        held = 0
+
+        async def prepare(record: Record, text: str) -> NewVersion:
+            nonlocal held
+            target = self._target(record)
+            size = most_chunks(len(text), target.chunking)
+            await self._window.enter(size)
+            held += size
+            document = SourceDocument(record.document_id, text, record.metadata)
+            deadline = Deadline.after(DOCUMENT_TIMEOUT_S)
+            return await self._preparer.prepare(document, target, deadline)
+
+        try:
+            deadline = Deadline.after(DOCUMENT_TIMEOUT_S)
+            return await self._copier.level(self._build, document_id, prepare, deadline)
+        finally:
+            if held:
+                self._window.leave(held)
+
+    def _target(self, record: Record) -> Target:
+        """What the next generation's version of a document is made with.
 
         One that was indexed with a chunking of its own keeps it, unless the rebuild asks for one.
         """
         target, own = self._build.target, Chunking(record.chunk_size, record.overlap)
         if self._asked is None and own != self._build.chunking:
             target = replace(target, chunking=own)
-        document = SourceDocument(record.document_id, text, record.metadata)
-        return await self._preparer.prepare(document, target, Deadline.after(DOCUMENT_TIMEOUT_S))
+        return target
 
 
 @asynccontextmanager

@@ -11,11 +11,24 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from support.gateways import NEW, OLD, Gateway, at_steps, documents, kill, only_what_counts, steps
+from support.gateways import (
+    NEW,
+    OLD,
+    Copies,
+    Gateway,
+    at_steps,
+    documents,
+    kill,
+    only_what_counts,
+    steps,
+)
 from support.store import COLLECTION, soon
 
+from gateway.reindexing import Reindexer, SourceDocument
 from gateway.search.points import at
-from gateway.search.types import Chunking, Stamp
+from gateway.search.types import Chunking, Stamp, Target
+from gateway.search.versions import NewVersion
+from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
 LOST = (Reason.REINDEX_RUNNING, Reason.COLLECTION_NOT_FOUND)
@@ -283,15 +296,71 @@ async def test_what_cannot_be_is_said_at_once() -> None:
     gateway = await a_store()
     check = gateway.reindexer.check
     with pytest.raises(ServiceError) as caught:
-        await check("absent", None, soon())
+        await check("absent", soon())
     assert caught.value.reason is Reason.COLLECTION_NOT_FOUND
-    with pytest.raises(ServiceError) as caught:
-        await check(COLLECTION, Chunking(100, 100), soon())
-    assert caught.value.metadata["field"] == "overlap"
-    await check(COLLECTION, None, soon())
+    await check(COLLECTION, soon())
     await gateway.copy()
     with pytest.raises(ServiceError) as caught:
-        await check(COLLECTION, None, soon())
+        await check(COLLECTION, soon())
     assert caught.value.reason is Reason.REINDEX_RUNNING
     await an_hour_later(gateway)
-    await check(COLLECTION, None, soon())
+    await check(COLLECTION, soon())
+
+
+async def test_it_gives_signs_of_life_while_it_optimises_and_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = await a_store()
+    monkeypatch.setattr("gateway.reindexing.SIGN_EVERY_S", 0)
+    signs: list[tuple[int, int]] = []
+    while_optimising = 0
+
+    async def optimize(*_: object) -> None:
+        nonlocal while_optimising
+        before = len(signs)
+        async with asyncio.timeout(20):
+            while len(signs) < before + 3:
+                await asyncio.sleep(0)
+        while_optimising = len(signs)
+
+    monkeypatch.setattr(gateway.search.copier, "optimize", optimize)
+    await gateway.reindexer.run(COLLECTION, None, "one", lambda *sign: signs.append(sign))
+    copied = signs.index((3, 3))
+    assert {*signs[:copied]} == {(0, 3), (1, 3), (2, 3)}
+    assert while_optimising > copied + 3
+    assert len(signs) >= while_optimising + 3  # a document each in the comparison after it
+    assert set(signs[copied:]) == {(3, 3)}
+    ended = len(signs)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(signs) == ended
+
+
+@pytest.mark.parametrize(("window", "expected"), [(7, 1), (2 * 7, 2), (1000, 3)])
+async def test_large_documents_wait_for_room(
+    monkeypatch: pytest.MonkeyPatch, window: int, expected: int
+) -> None:
+    """Each of the three is seven chunks at worst."""
+    monkeypatch.setattr("gateway.reindexing.WINDOW_CHUNKS", window)
+    gateway = Gateway()
+    await gateway.start()
+    for name in BEFORE:
+        await gateway.put(name, "x" * 1000)
+    under_way = most = 0
+
+    class Slow(Copies):
+        async def prepare(
+            self, document: SourceDocument, target: Target, deadline: Deadline
+        ) -> NewVersion:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            made = await super().prepare(document, target, deadline)
+            under_way -= 1
+            return made
+
+    await Reindexer(gateway.search, Slow()).run(COLLECTION, None, "one", lambda *_: None)
+    assert most == expected
+    assert (await stamp(gateway)).model == NEW
