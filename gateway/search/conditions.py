@@ -30,6 +30,8 @@ _UUID_AWARE: Final = (*_NUMBERS, "datetime")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 # Integers up to this size are exact as 64-bit floats.
 _EXACT: Final = 2**53
+# Fewer numbers than this are compared one by one.
+LEAST_HALVED: Final = 4
 
 
 def selection(
@@ -65,7 +67,31 @@ def _condition(condition: Condition, indexes: Mapping[str, wire.IndexKind]) -> w
     alternatives = [
         _fitted(one, indexes.get(condition.key), condition.place) for one in _fields(condition)
     ]
+    if isinstance(condition, AnyOf):
+        alternatives = _halved(alternatives)
     return alternatives[0] if len(alternatives) == 1 else wire.Or(tuple(alternatives))
+
+
+def _halved(alternatives: list[wire.Condition]) -> list[wire.Condition]:
+    """The same with its numbers in a tree of ranges, so that few are compared with each value.
+
+    Without an index a comparison reads the payload anew, 5 µs: of 31 numbers at most 11 are
+    looked at, of most passages the first range alone.
+    """
+    numbers = [one for one in alternatives if isinstance(one, wire.Between)]
+    if len(numbers) < LEAST_HALVED:
+        return alternatives
+    numbers.sort(key=lambda one: one.gte or 0.0)
+    return [*(one for one in alternatives if not isinstance(one, wire.Between)), _tree(numbers)]
+
+
+def _tree(numbers: list[wire.Between]) -> wire.Condition:
+    """One of `numbers`, ascending, each a range of that number alone."""
+    if len(numbers) == 1:
+        return numbers[0]
+    half = len(numbers) // 2
+    whole = wire.Between(numbers[0].key, numbers[0].gte, numbers[-1].lte)
+    return wire.And((whole, wire.Or((_tree(numbers[:half]), _tree(numbers[half:])))))
 
 
 def _fields(condition: FieldCondition) -> list[wire.FieldCondition]:

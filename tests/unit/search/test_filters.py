@@ -246,3 +246,26 @@ def test_ranges_not_and_or() -> None:
 def test_levels_are_quoted_where_the_store_needs_it() -> None:
     assert metadata_path("a.b-c.d_1") == "metadata.a.b-c.d_1"
     assert metadata_path("ключ.b") == 'metadata."ключ".b'
+
+
+def test_of_many_numbers_few_are_compared_with_a_value() -> None:
+    numbers = [*range(0, 93, 3)]
+    (condition,) = selection(parse_filter({"n": {"any": numbers}})).must
+    compared = 0
+
+    def passes(one: wire.Condition, value: float) -> bool:
+        nonlocal compared
+        match one:
+            case wire.And(inners):
+                return all(passes(inner, value) for inner in inners)
+            case wire.Or(inners):
+                return any(passes(inner, value) for inner in inners)
+            case wire.Between(_, float(low), float(high)):
+                compared += 1
+                return low <= value <= high
+        raise AssertionError(one)
+
+    for value in range(-2, 96):
+        compared = 0
+        assert passes(condition, value) == (value in numbers)
+        assert compared <= 11
