@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.batches import Batches, Vector
 from gateway.cache.vectors import Embedder
@@ -15,6 +15,11 @@ from gateway.search.types import Chunking, Model, Target
 from gateway.search.versions import NewChunk, NewVersion
 from gateway.text import normalise, text_sha256
 from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
+
+# For what the next generation holds of a document: it answers nothing while it is optimised,
+# and what it would save is one call to the embedder.
+LOOK_S: Final = 1.0
 
 
 class Given(Protocol):
@@ -78,15 +83,28 @@ class Preparer:
         self, document_id: str, target: Target, wanted: set[str], deadline: Deadline
     ) -> dict[str, Vector]:
         """Vectors there are already: by hash of the text."""
-        known = await self._held(target.at, document_id, deadline)
-        if wanted <= known.keys():
-            return known
         live = await self._search.stamp(target.collection, deadline)
         address = at(target.collection, live.generation)
-        same = live.model is not None and live.model.fingerprint == target.model.fingerprint
-        if same and address != target.at:
-            known |= await self._held(address, document_id, deadline)
+        if address == target.at:
+            return await self._held(address, document_id, deadline)
+        known: dict[str, Vector] = {}
+        if live.model is not None and live.model.fingerprint == target.model.fingerprint:
+            known = await self._held(address, document_id, deadline)
+        if not wanted <= known.keys():
+            known |= await self._held_beside(target.at, document_id, deadline)
         return known
+
+    async def _held_beside(
+        self, address: str, document_id: str, deadline: Deadline
+    ) -> dict[str, Vector]:
+        """What a generation that is being built holds, if it says so soon."""
+        try:
+            return await self._held(address, document_id, deadline.sooner(LOOK_S))
+        except ServiceError as error:
+            if error.reason is not Reason.DEADLINE_EXCEEDED:
+                raise
+            deadline.share_s()
+            return {}
 
     async def _held(self, address: str, document_id: str, deadline: Deadline) -> dict[str, Vector]:
         record = await self._search.record(address, document_id, deadline)

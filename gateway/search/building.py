@@ -87,6 +87,8 @@ class Builds:
         )
         self._building[job_id] = wanted.generation
         made = await self._make(collection, wanted, deadline)
+        # Known before it is optimised: writers need not ask it then.
+        await self._stamps.following(collection, stamp, deadline)
         address = at(collection, made.generation)
         return Build(
             collection,

@@ -169,6 +169,7 @@ class Records:
             except ServiceError as error:
                 if error.reason is not Reason.COLLECTION_NOT_FOUND:
                     raise
+                self._stamps.forget(collection)
             # After a commit the time that is left is no reason to leave it half done.
             look = Deadline.after(LOOK_TIMEOUT_S) if committed else deadline
             was = live
@@ -192,12 +193,7 @@ class Records:
         """The stamps of the live generation and of the next one, if that counts."""
         look = self._stamps.fresh if fresh else self._stamps.read
         live = await look(collection, deadline)
-        if live.next is None:
-            return live, None
-        following = await self._stamps.of_generation(at(collection, live.next), deadline)
-        # One without a model replaces a collection that is being deleted: what is written
-        # meanwhile was written before.
-        return live, None if following is None or following.model is None else following
+        return live, await self._stamps.following(collection, live, deadline)
 
     async def _finish(self, step: Coroutine[Any, Any, T]) -> T:
         """The step, which goes on to its end when the caller is cancelled."""

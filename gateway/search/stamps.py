@@ -34,10 +34,11 @@ Edit = Callable[[Stamp], Stamp | None]
 
 @dataclass(slots=True)
 class _Bumps:
-    """Revisions asked for and done, counted."""
+    """Revisions asked for and done, counted; and how many calls wait for one."""
 
     asked: int = 0
     done: int = 0
+    waiting: int = 0
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -52,6 +53,8 @@ class Stamps:
     def __init__(self, points: Points) -> None:
         self._points = points
         self._known: dict[str, tuple[Stamp, float]] = {}
+        # Of next generations that count, by collection.
+        self._following: dict[str, Stamp] = {}
         self._bumps: dict[str, _Bumps] = {}
 
     async def read(self, collection: str, deadline: Deadline) -> Stamp:
@@ -69,8 +72,34 @@ class Stamps:
     async def fresh(self, collection: str, deadline: Deadline) -> Stamp:
         """The stamp as stored at some moment after the call. Raises as `read` does."""
         asked_s = time.monotonic()
-        stamp = (await self._fetch(collection, deadline))[0]
+        try:
+            stamp = (await self._fetch(collection, deadline))[0]
+        except ServiceError as error:
+            if error.reason is Reason.COLLECTION_NOT_FOUND:
+                self.forget(collection)
+            raise
         self._remember(collection, stamp, asked_s)
+        return stamp
+
+    async def following(self, collection: str, live: Stamp, deadline: Deadline) -> Stamp | None:
+        """The stamp of the next generation; None if there is none, or it does not count.
+
+        Perhaps as it was when it was first seen: its model and chunking never change. It is
+        not asked for at every write, because that generation answers nothing while it is
+        optimised, which is a minute for 200,000 chunks.
+        """
+        if live.next is None:
+            self._following.pop(collection, None)
+            return None
+        known = self._following.get(collection)
+        if known is not None and (known.generation, known.born_at) == (live.next, live.born_at):
+            return known
+        stamp = await self.of_generation(at(collection, live.next), deadline)
+        # One without a model replaces a collection that is being deleted: what is written
+        # meanwhile was written before.
+        if stamp is None or stamp.model is None:
+            return None
+        self._following[collection] = stamp
         return stamp
 
     async def in_generation(
@@ -134,6 +163,15 @@ class Stamps:
     async def bump(self, address: str) -> None:
         """Gives a generation's content a new revision, durably. Concurrent calls share a write."""
         bumps = self._bumps.setdefault(address, _Bumps())
+        bumps.waiting += 1
+        try:
+            await self._bump(address, bumps)
+        finally:
+            bumps.waiting -= 1
+            if not bumps.waiting:
+                del self._bumps[address]
+
+    async def _bump(self, address: str, bumps: _Bumps) -> None:
         bumps.asked += 1
         ticket = bumps.asked
         async with bumps.writing:
@@ -157,6 +195,7 @@ class Stamps:
     def forget(self, collection: str) -> None:
         """What was known of the collection is out of date."""
         self._known.pop(collection, None)
+        self._following.pop(collection, None)
 
     def _remember(self, collection: str, stamp: Stamp, asked_s: float) -> None:
         known = self._known.get(collection)
