@@ -71,6 +71,7 @@ class Writer:
         """Writes the version in the live generation: its record, and whether it replaced one."""
         for _ in range(ATTEMPTS):
             current = await self.read(address, new.document_id, deadline)
+            self._check_attended()  # this may be what the caller wrote since
             record = new_record(new, current, write)
             await self._write_points(address, new, record, deadline)
             if await self._swap(address, record, current, deadline):
@@ -99,6 +100,7 @@ class Writer:
         """
         for _ in range(ATTEMPTS):
             current = await self.read(address, document_id, deadline)
+            self._check_attended()  # this may be what the caller wrote since
             if current is None or not current.live:
                 return current, None
             if among is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 from support.store import put, soon, vector_of, version
 
+from gateway.search import ids
 from gateway.search.points import Points
 from gateway.search.search import Search
 from gateway.search.sweep import sweep
@@ -141,3 +142,36 @@ async def test_stale_chunks_found_call_for_a_sweep(
     )
     assert [hit.document_id for hit in hits] == ["a"]
     assert search._leftovers.is_set()
+
+
+@pytest.mark.parametrize("write", ["put", "delete"])
+async def test_a_write_whose_caller_left_before_it_had_read_does_nothing(
+    search: Search, store: Store, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    points, collection = store
+    await put(search, collection, version("a", "one"))
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    real = points.retrieve
+
+    async def retrieve(address: str, wanted: Sequence[str], *more: Any, **named: Any) -> Any:
+        if list(wanted) == [ids.record_id("a")] and not reading.is_set():
+            reading.set()
+            await go_on.wait()
+        return await real(address, wanted, *more, **named)
+
+    monkeypatch.setattr(points, "retrieve", retrieve)
+    writing: asyncio.Task[Any]
+    if write == "put":
+        writing = asyncio.create_task(put(search, collection, version("a", "two")))
+    else:
+        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
+    await reading.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await put(search, collection, version("a", "three"))
+    go_on.set()
+    await search._records.aclose()
+    document = await search.get_document(collection, "a", soon())
+    assert document is not None
+    assert document.text == "three"
