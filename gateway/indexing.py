@@ -16,7 +16,7 @@ from gateway.chunking import most_chunks
 from gateway.preparing import Preparer
 from gateway.search.collections import DEFAULT_CHUNKING
 from gateway.search.search import Search
-from gateway.search.types import Chunking, Model, Target
+from gateway.search.types import Chunking, Model, Stamp, Target
 from gateway.search.versions import NewVersion, Record
 from gateway.text import text_sha256
 from gateway.window import WINDOW_CHUNKS, Window
@@ -54,9 +54,10 @@ class DocumentResult:
 
 @dataclass(frozen=True, slots=True)
 class IndexOutcome:
-    """One result per document, in the order given."""
+    """One result per document, in the order given. born_at: of the collection that has them."""
 
     results: list[DocumentResult]
+    born_at: int
 
 
 class Documents:
@@ -99,18 +100,23 @@ class Indexer:
         documents: Documents | Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        born_at: int | None = None,
     ) -> IndexOutcome:
         """Every document durable, or an error; those completed before the error stay.
 
         chunking: None takes the collection's own. A document of the same text, metadata,
         chunking and model is left alone; of the others only chunks whose text is new are
         embedded. Cancelled or out of time it stops between documents, never inside one.
+        born_at: of the collection that has what was indexed before; None makes one that is
+        not there.
         Raises ServiceError MODEL_MISMATCH, INVALID_ARGUMENT (before anything is written),
-        and what the store and the embedder raise.
+        COLLECTION_NOT_FOUND when the collection was deleted after `born_at` or meanwhile, so
+        that the documents are not all in one, and what the store and the embedder raise.
         """
         if not isinstance(documents, Documents):
             documents = Documents.of(documents)
-        own = await self._claimed(collection, documents, chunking, deadline)
+        stamp = await self._claimed(collection, documents, chunking, deadline, born_at)
+        own = stamp.chunking
         preparer = Preparer(self._search, self._embedder, batch_size=self._batch_size)
         job = _Job(self._search, preparer, collection, chunking, own, deadline)
         tasks: list[asyncio.Task[DocumentResult]] = []
@@ -126,7 +132,10 @@ class Indexer:
                     tasks.append(task)
         finally:
             await preparer.aclose()
-        return IndexOutcome([task.result() for task in tasks])
+        if len(tasks) > 1 or born_at is not None:
+            now = await self._search.stamp(collection, deadline, fresh=True)
+            check_born(collection, now, stamp.born_at)
+        return IndexOutcome([task.result() for task in tasks], stamp.born_at)
 
     def _leave(self, size: int, _: asyncio.Task[DocumentResult]) -> None:
         self._window.leave(size)
@@ -137,26 +146,28 @@ class Indexer:
         documents: Documents,
         chunking: Chunking | None,
         deadline: Deadline,
-    ) -> Chunking:
-        """The collection's own chunking, once it is known to take the documents.
+        born_at: int | None,
+    ) -> Stamp:
+        """The collection's stamp, once it is known to take the documents.
 
         A collection that is not there is made: with the first embedder's model.
         """
         try:
             stamp = await self._search.stamp(collection, deadline)
         except ServiceError as error:
-            if error.reason is not Reason.COLLECTION_NOT_FOUND:
+            if error.reason is not Reason.COLLECTION_NOT_FOUND or born_at is not None:
                 raise
             check_sizes(documents.characters, chunking or DEFAULT_CHUNKING)
         else:
+            if born_at is not None:
+                check_born(collection, stamp, born_at)
             check_sizes(documents.characters, chunking or stamp.chunking)
             if stamp.model is not None:
                 await self._embedder.require(stamp.model.fingerprint, deadline)
-                return stamp.chunking
+                return stamp
         identity = await self._embedder.model(deadline)
         model = Model(identity.name, identity.fingerprint, identity.dimension)
-        stamp = await self._search.ensure(collection, model, chunking, deadline)
-        return stamp.chunking
+        return await self._search.ensure(collection, model, chunking, deadline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,16 @@ async def _sha256(text: str) -> str:
     if len(text) <= LONG_TEXT_CHARACTERS:
         return text_sha256(text)
     return await asyncio.to_thread(text_sha256, text)
+
+
+def check_born(collection: str, stamp: Stamp, born_at: int) -> None:
+    """Raises ServiceError COLLECTION_NOT_FOUND for a collection that was deleted and made anew."""
+    if stamp.born_at != born_at:
+        raise ServiceError(
+            Reason.COLLECTION_NOT_FOUND,
+            f"The collection '{collection}' was deleted while documents were indexed into it.",
+            collection=collection,
+        )
 
 
 def check_sizes(characters: Iterable[int], chunking: Chunking) -> None:

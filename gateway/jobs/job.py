@@ -36,12 +36,16 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class DocumentOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one document of an index job; `error` says why it failed."""
+    """What became of one document of an index job; `error` says why it failed.
+
+    born_at: of the collection that it is in; None where it failed.
+    """
 
     id: str
     status: Literal["added", "replaced", "unchanged", "failed"]
     chunks: int = 0
     truncated_chunks: int = 0
+    born_at: int | None = None
     error: JobError | None = None
 
 

@@ -51,6 +51,7 @@ class DocumentIndexer(Protocol):
         documents: Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        born_at: int | None = None,
     ) -> IndexOutcome:
         """Every document durable, or an error."""
 
@@ -79,11 +80,17 @@ class IndexWork:
         self._journal = journal
 
     async def run(self, job: Job, progress: Progress) -> JobError | None:
-        """Indexes what no outcome is kept of; each outcome is kept as soon as it is there."""
+        """Indexes what no outcome is kept of; each outcome is kept as soon as it is there.
+
+        The first of them may make the collection. If that is deleted later, the job fails,
+        for it could not succeed with what it has indexed before.
+        """
         done = job.done
+        born_at = _born_at(await asyncio.to_thread(self._journal.outcomes, job.id))
         with self._journal.documents(job.id, done) as spool:
             while group := await asyncio.to_thread(spool.take, GROUP_DOCUMENTS, GROUP_CHARACTERS):
-                outcomes = await self._index(job, group, progress)
+                outcomes = await self._index(job, group, progress, born_at)
+                born_at = _born_at(outcomes) if born_at is None else born_at
                 await self._keep(job, outcomes, progress)
                 done += len(outcomes)
                 progress.report(done, job.total)
@@ -116,13 +123,13 @@ class IndexWork:
         return False
 
     async def _index(
-        self, job: Job, group: Sequence[NewDocument], progress: Progress
+        self, job: Job, group: Sequence[NewDocument], progress: Progress, born_at: int | None
     ) -> list[DocumentOutcome]:
         """What became of each document; a group that fails is tried one by one."""
 
         async def attempt() -> IndexOutcome:
             deadline = Deadline.after(ATTEMPT_S)
-            return await self._indexer.index(job.collection, group, job.chunking, deadline)
+            return await self._indexer.index(job.collection, group, job.chunking, deadline, born_at)
 
         try:
             outcome = await progress.patiently(attempt)
@@ -138,12 +145,14 @@ class IndexWork:
                     status=one.status,
                     chunks=one.chunks,
                     truncated_chunks=one.truncated_chunks,
+                    born_at=outcome.born_at,
                 )
                 for one in outcome.results
             ]
         outcomes: list[DocumentOutcome] = []
         for document in group:
-            outcomes += await self._index(job, [document], progress)
+            outcomes += await self._index(job, [document], progress, born_at)
+            born_at = _born_at(outcomes) if born_at is None else born_at
             progress.alive()
         return outcomes
 
@@ -166,6 +175,11 @@ class ReindexWork:
     async def abandon(self, job: Job) -> bool:
         """Nothing of the rebuild is left; the live one is as it was, or the new one."""
         return await self._rebuilder.abandon(job.collection, job.id)
+
+
+def _born_at(outcomes: Sequence[DocumentOutcome]) -> int | None:
+    """Of the collection that has what is indexed; None while nothing is."""
+    return next((one.born_at for one in outcomes if one.born_at is not None), None)
 
 
 def _of_the_whole_job(error: Exception) -> bool:

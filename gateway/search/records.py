@@ -151,6 +151,7 @@ class Records:
         committed: set[str] = set()  # those it was written to as the live one
         live, following = await self._generations(collection, deadline, fresh=False)
         for _ in range(ROUNDS):
+            change.check(live)
             home = at(collection, live.generation)
             beside = None if following is None else at(collection, following.generation)
             try:
@@ -167,7 +168,8 @@ class Records:
                         follow = change.follow(beside, Deadline.after(WRITE_TIMEOUT_S))
                         (holding if await self._finish(follow) else passed).add(beside)
             except ServiceError as error:
-                if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                gone = error.metadata.get("collection")  # a generation, or the collection itself
+                if error.reason is not Reason.COLLECTION_NOT_FOUND or gone == collection:
                     raise
                 self._stamps.forget(collection)
             # After a commit the time that is left is no reason to leave it half done.

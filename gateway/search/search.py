@@ -120,9 +120,13 @@ class Search:
             raise unavailable(self.fault)
         await self._points.ping(Deadline.after(PING_TIMEOUT_S))
 
-    async def stamp(self, collection: str, deadline: Deadline) -> Stamp:
-        """What the collection was made with. Raises ServiceError COLLECTION_NOT_FOUND."""
-        return await self._stamps.read(collection, deadline)
+    async def stamp(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Stamp:
+        """What the collection was made with; fresh: as stored now, and not up to 1 s ago.
+
+        Raises ServiceError COLLECTION_NOT_FOUND.
+        """
+        look = self._stamps.fresh if fresh else self._stamps.read
+        return await look(collection, deadline)
 
     async def ensure(
         self, collection: str, model: Model, chunking: Chunking | None, deadline: Deadline

@@ -123,12 +123,13 @@ class FakeIndexer(FakeStage):
         documents: Documents,
         chunking: Chunking | None,
         deadline: Deadline,
+        born_at: int | None = None,
     ) -> IndexOutcome:
         taken = list(documents)
         await self.play(
             collection=collection, documents=taken, chunking=chunking, deadline=deadline
         )
-        return IndexOutcome([DocumentResult(one.id, "added", 1, 0) for one in taken])
+        return IndexOutcome([DocumentResult(one.id, "added", 1, 0) for one in taken], 1)
 
 
 @dataclass

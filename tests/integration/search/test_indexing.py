@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -294,3 +294,59 @@ class Held(HashEmbedder):
             self.cancelled = True
             raise
         raise AssertionError("never answers")
+
+
+class Interrupted(HashEmbedder):
+    """Something is done before the vectors of a text are given for the first time."""
+
+    def __init__(self, text: str, act: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._text = text
+        self._act = act
+        self._waits = True
+
+    async def embed(self, texts: Sequence[str], **how: Any) -> Embeddings:
+        if self._waits and any(self._text in text for text in texts):
+            self._waits = False
+            await self._act()
+        return await super().embed(texts, **how)
+
+
+@pytest.mark.parametrize("which", ["default", "named"])
+async def test_a_collection_deleted_in_between_is_not_made_anew(
+    search: Search, store: Store, which: str
+) -> None:
+    _, default = store
+    collection = default if which == "default" else f"{default}-named"
+    plain = Indexer(search, HashEmbedder(), batch_size=8)
+    first = await plain.index(collection, [a_document("a")], SMALL, soon())
+    await search.delete_collection(collection, soon())
+    for _ in range(2):
+        with pytest.raises(ServiceError) as caught:
+            await plain.index(collection, [a_document("b")], SMALL, soon(), first.born_at)
+        assert caught.value.reason is Reason.COLLECTION_NOT_FOUND
+        # And when somebody else has made it anew.
+        await plain.index(collection, [a_document("c")], SMALL, soon())
+
+
+@pytest.mark.parametrize("which", ["default", "named"])
+@pytest.mark.parametrize("made_anew", [False, True])
+async def test_a_request_whose_collection_is_deleted_meanwhile_fails(
+    search: Search, store: Store, which: str, made_anew: bool
+) -> None:
+    _, default = store
+    collection = default if which == "default" else f"{default}-named"
+    plain = Indexer(search, HashEmbedder(), batch_size=8)
+
+    async def delete() -> None:
+        while await search.record(collection, "a", soon()) is None:
+            await asyncio.sleep(0)
+        await search.delete_collection(collection, soon())
+        if made_anew:
+            await plain.index(collection, [a_document("c")], SMALL, soon())
+
+    indexer = Indexer(search, Interrupted("late", delete), batch_size=1)
+    documents = [a_document("a"), NewDocument("b", "late", {})]
+    with pytest.raises(ServiceError) as caught:
+        await indexer.index(collection, documents, SMALL, soon())
+    assert caught.value.reason is Reason.COLLECTION_NOT_FOUND

@@ -28,6 +28,7 @@ class FakeIndexer:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.born_at: list[int | None] = []
         self.chunkings: set[Chunking | None] = set()
         self.bad: dict[str, Exception] = {}
         self.errors: list[Exception] = []
@@ -38,7 +39,9 @@ class FakeIndexer:
         documents: Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        born_at: int | None = None,
     ) -> IndexOutcome:
+        self.born_at.append(born_at)
         self.calls.append([one.id for one in documents])
         self.chunkings.add(chunking)
         if self.errors:
@@ -46,7 +49,7 @@ class FakeIndexer:
         for one in documents:
             if one.id in self.bad:
                 raise self.bad[one.id]
-        return IndexOutcome([DocumentResult(one.id, "added", 2, 1) for one in documents])
+        return IndexOutcome([DocumentResult(one.id, "added", 2, 1) for one in documents], 7)
 
 
 class Bench:
@@ -78,6 +81,22 @@ async def test_documents_are_indexed_in_groups_in_their_order(tmp_path: Path) ->
     assert [one.id for one in outcomes] == [f"d{at}" for at in range(count)]
     assert {(one.status, one.chunks, one.truncated_chunks) for one in outcomes} == {("added", 2, 1)}
     assert (bench.progress.done, bench.progress.total) == (count, count)
+
+
+async def test_only_what_is_indexed_first_may_make_the_collection(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 2 * GROUP_DOCUMENTS + 1)
+    bench.indexer.bad = {
+        "d0": ServiceError(Reason.MODEL_FAILED, "no"),
+        f"d{GROUP_DOCUMENTS}": ServiceError(Reason.COLLECTION_NOT_FOUND, "deleted"),
+    }
+    with pytest.raises(ServiceError, match="deleted"):
+        await bench.run()
+    # The first group, its documents one by one, and the second group.
+    assert bench.indexer.born_at == [None] * 3 + [7] * (GROUP_DOCUMENTS - 2) + [7]
+    bench.indexer.born_at.clear()
+    bench.indexer.bad.clear()
+    await bench.run()  # as after a restart
+    assert bench.indexer.born_at == [7, 7]
 
 
 async def test_what_has_an_outcome_is_not_indexed_again(tmp_path: Path) -> None:
