@@ -44,7 +44,8 @@ DocumentId = Annotated[
         min_length=1,
         max_length=256,
         pattern=_NO_CONTROL,
-        description="Chosen by the caller; no control characters, may hold `/`.",
+        description="Chosen by the caller; no control characters, may hold `/`; a new one is "
+        "neither `.` nor `..`.",
     ),
 ]
 Collection = Annotated[
@@ -155,6 +156,12 @@ class DocumentInput(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     def faults(self, path: str) -> Iterator[Fault]:
         """What the types alone cannot say."""
         yield from _text_faults(self.text, _join(path, "text"))
+        if self.id in (".", ".."):
+            yield Fault(
+                _join(path, "id"),
+                "Expected an id other than `.` and `..`: clients resolve these in a URL, so that "
+                "no request would reach the document",
+            )
         if self.metadata:
             yield from _metadata_faults(self.metadata, _join(path, "metadata"))
 

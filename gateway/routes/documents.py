@@ -145,6 +145,12 @@ def _filter(raw: str | None) -> Filter | None:
 
 
 def _document_id(raw: str) -> str:
+    if not raw:
+        message = (
+            "The path names no document. Many clients resolve the segments `.` and `..` before "
+            "they send: percent-encode ids that hold them, slashes as %2F"
+        )
+        raise invalid([Fault("id", message)])
     try:
         return msgspec.convert(raw, DocumentId)
     except msgspec.ValidationError as error:

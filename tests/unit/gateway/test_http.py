@@ -112,6 +112,30 @@ async def test_all_faults_of_a_request_are_named() -> None:
     assert site.indexer.calls == []
 
 
+@pytest.mark.parametrize("document_id", [".", ".."])
+async def test_an_id_that_no_url_reaches_is_refused(document_id: str) -> None:
+    site = Site()
+    documents = [{"id": "...", "text": "x"}, {"id": document_id, "text": "x"}]
+    async with site.client() as client:
+        response = await client.post("/index", json={"documents": documents})
+    (fault,) = check_problem(response, 422, "INVALID_ARGUMENT")["errors"]
+    assert fault["field"] == "documents[1].id"
+    assert "clients resolve these in a URL" in fault["message"]
+    assert site.indexer.calls == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_path_without_an_id_says_so(method: str) -> None:
+    """Which is what clients make of /documents/. too."""
+    async with Site().client() as client:
+        response = await client.request(method, "/documents/")
+        (fault,) = check_problem(response, 422, "INVALID_ARGUMENT")["errors"]
+        assert fault["field"] == "id"
+        assert fault["message"].startswith("The path names no document.")
+        kept = await client.request(method, "/documents/a%2F..%2Fb")
+    assert check_problem(kept, 404, "DOCUMENT_NOT_FOUND")["detail"].count("'a/../b'") == 1
+
+
 async def test_an_index_request_reaches_the_indexer_whole() -> None:
     site = Site()
     documents = [{"id": "a/b", "text": "x", "metadata": {"n": 1}}, {"text": "y"}, {"text": "z"}]
