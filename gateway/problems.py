@@ -38,7 +38,7 @@ PROBLEMS: Final[dict[Reason | HttpReason, tuple[int, str]]] = {
     HttpReason.NOT_FOUND: (404, "No such resource"),
     HttpReason.METHOD_NOT_ALLOWED: (405, "The resource does not take this method"),
     HttpReason.BODY_TOO_LARGE: (413, "The body is too large"),
-    HttpReason.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be JSON"),
+    HttpReason.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be plain JSON in UTF-8"),
     HttpReason.HEAD_TOO_LARGE: (431, "The head of the request is too large"),
     HttpReason.OVERLOADED: (503, "Too many requests at once"),
     Reason.INVALID_ARGUMENT: (422, "The request is not valid"),

@@ -285,7 +285,42 @@ async def test_other_content_types_are_415(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/ld+json"]
+    ("headers", "words"),
+    [
+        ({"Content-Encoding": "gzip"}, "`Content-Encoding: gzip`"),
+        ({"Content-Encoding": "x" * 100}, f"`Content-Encoding: {'x' * 64}`"),
+        ({"Content-Type": "application/json; charset=utf-16"}, "charset `utf-16`"),
+        ({"Content-Type": 'application/json;v=1; Charset="latin1"'}, "charset `latin1`"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/query", "/index"])
+async def test_a_body_that_is_encoded_is_415(
+    path: str, headers: dict[str, str], words: str
+) -> None:
+    async with Site().client() as client:
+        response = await client.post(
+            path, content=b"\x1f\x8b", headers={"Content-Type": "application/json"} | headers
+        )
+    assert words in check_problem(response, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
+    assert response.headers.get("accept-encoding") == (
+        "identity" if "Content-Encoding" in headers else None
+    )
+
+
+async def test_a_body_that_is_encoded_as_nothing_is_taken() -> None:
+    async with Site().client() as client:
+        response = await client.post("/query", json=QUERY, headers={"Content-Encoding": "Identity"})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        'application/json;Charset="UTF-8"',
+        "application/ld+json",
+    ],
 )
 async def test_every_way_to_say_json_is_taken(kind: str) -> None:
     async with Site().client() as client:
