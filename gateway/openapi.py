@@ -76,7 +76,7 @@ def _operation(one: Operation, keyed: bool) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": _ref(one.body)}
         if one.example is not None:
             content["example"] = one.example
-        operation["requestBody"] = {"required": True, "content": {JSON: content}}
+        operation["requestBody"] = {"required": one.body_required, "content": {JSON: content}}
     if parameters := _parameters(one):
         operation["parameters"] = parameters
     if keyed and not one.is_open:

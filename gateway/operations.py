@@ -87,6 +87,7 @@ class Operation:
     """One method of one path.
 
     answer: of 200. accepted: of 202, where the work may go on, or does.
+    body_required: False where no body means an empty object.
     path_parameter: what the end of the path names.
     """
 
@@ -96,6 +97,7 @@ class Operation:
     summary: str
     answer: type[msgspec.Struct] | None
     body: type[msgspec.Struct] | None = None
+    body_required: bool = True
     accepted: type[msgspec.Struct] | None = None
     parameters: type[msgspec.Struct] | None = None
     path_parameter: Mapping[str, Any] | None = None
@@ -156,7 +158,8 @@ OPERATIONS: Final = (
     ),
     Operation(
         "post", "/reindex", "Collections", "Rebuild a collection beside the live one, then switch",
-        None, body=schemas.ReindexRequest, accepted=answers.JobAccepted, example=_EXAMPLE_REINDEX,
+        None, body=schemas.ReindexRequest, body_required=False, accepted=answers.JobAccepted,
+        example=_EXAMPLE_REINDEX,
         reasons=(*_BODY, *_STORE, *_EMBED, Reason.REINDEX_RUNNING, Reason.JOBS_ELSEWHERE),
         notes="With today's embedding model and the chunking named, from the texts that are kept. "
         "Reads and writes go on throughout. A job that fails or is cancelled leaves the live "

@@ -95,7 +95,9 @@ class IndexRoutes:
         no_parameters(request)
         self._jobs.check()
         exchange = exchange_of(request)
-        ask = read_json(exchange, _REINDEX)
+        # `curl -X POST` alone: every field has a default.
+        empty = not exchange.body_bytes and b"content-type" not in exchange.headers
+        ask = ReindexRequest() if empty else read_json(exchange, _REINDEX)
         collection = ask.collection or self._default_collection
         await self._collections.stamp(collection, exchange.deadline)
         chunking = await self._chunking(ask, collection, exchange.deadline)

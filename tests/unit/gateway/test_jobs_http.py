@@ -169,9 +169,16 @@ async def test_a_collection_is_rebuilt_by_a_job(tmp_path: Path) -> None:
             assert "overlap: Expected less than `chunk_size` (" in check_refusal(
                 refused, 422, "INVALID_ARGUMENT"
             )
+        bare = await client.post("/reindex")
+        assert bare.status_code == 202
+        assert (await ended(client, bare.json()["job_id"]))["collection"] == "documents"
+        unsaid = await client.post("/reindex", content=b"{}")
+        check_refusal(unsaid, 415, "UNSUPPORTED_MEDIA_TYPE")
+        nothing = await client.post("/reindex", headers={"Content-Type": "application/json"})
+        check_refusal(nothing, 400, "MALFORMED_JSON")
         site.store.error = ServiceError(Reason.REINDEX_RUNNING, "already")
         check_refusal(await client.post("/reindex", json={}), 409, "REINDEX_RUNNING")
-        assert len(site.jobs.newest()) == 1
+        assert len(site.jobs.newest()) == 2
 
 
 async def test_a_job_is_cancelled_once(tmp_path: Path) -> None:
