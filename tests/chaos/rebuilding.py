@@ -18,8 +18,6 @@ from chaos.readers import Reader
 from chaos.rebuilds import Rebuilder
 from chaos.stage import COLLECTION, Outcome, Stage, staged
 
-from gateway.search.types import Chunking
-
 # Documents that are read all the time, and never written after the start.
 READ_DOCUMENTS: Final = 3
 READERS: Final = 2
@@ -87,7 +85,7 @@ class _Cast:
         """Everybody at work; then what the last job left is waited for, and all is checked."""
         await self._stage.perform(act, self.rebuilder, *self.readers, patient=patient)
         await self.rebuilder.until_none_runs()
-        await self._stage.check(await self._chunking())
+        await self._stage.check(await self.rebuilder.live_chunking())
 
     async def leave(self) -> None:
         """Waits until one generation is left, and adds up what was seen."""
@@ -101,15 +99,6 @@ class _Cast:
             outcome.counts += Counter(f"reads that failed, {how}" for how in reader.failed)
             outcome.faults += reader.torn
         outcome.faults += self.rebuilder.faults
-
-    async def _chunking(self) -> Chunking:
-        """Of the live generation."""
-        cluster = self._stage.cluster
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
-            response = await client.get(f"{cluster.url}/collections")
-        assert response.status_code == 200, response.text
-        (own,) = [one for one in response.json()["collections"] if one["name"] == COLLECTION]
-        return Chunking(own["chunk_size"], own["overlap"])
 
     async def _until_alone(self) -> None:
         """Until old and given-up generations are gone, with their processes and folders."""

@@ -6,18 +6,22 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, Final
 
 import httpx
 from chaos.processes import Cluster
 
+from gateway.search.types import Chunking
+
+COLLECTION: Final = "documents"
 TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.1
 # A rebuild of a few hundred chunks that takes longer hangs, kills and restarts included.
 JOB_TIMEOUT_S: Final = 120.0
 CANCELLED: Final = 0.2
 MOST_CANCEL_S: Final = 1.0
-_CHUNKINGS: Final = ((128, 0), (256, 40), (512, 50), (96, 20))
+_CHUNKINGS: Final = (Chunking(128, 0), Chunking(256, 40), Chunking(512, 50), Chunking(96, 20))
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 # Not now: the part that is needed is dead, or the last job's claim is still fresh.
 _REFUSALS: Final = frozenset({409, 503, 504})
@@ -34,6 +38,7 @@ class Rebuilder:
         self._rng = random.Random(f"{seed} rebuilder")
         self._cluster = cluster
         self.cancels = False
+        self._live: Chunking | None = None  # while nothing may be under way
         self._ended_one = asyncio.Event()
         self.ends: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -45,11 +50,17 @@ class Rebuilder:
                 await self._rebuild(client)
 
     async def _rebuild(self, client: httpx.AsyncClient) -> None:
-        chunk_size, overlap = self._rng.choice(_CHUNKINGS)
+        if self._live is None:
+            await self.until_none_runs({"reindex"})
+            self._live = await self.live_chunking()
+        # Another one, so that the live one tells whether it switched.
+        asked = self._rng.choice([one for one in _CHUNKINGS if one != self._live])
         cancels = self._rng.random() < CANCELLED and self.cancels
         cancel_s = self._rng.uniform(0, MOST_CANCEL_S)
-        asked = {"chunk_size": chunk_size, "overlap": overlap}
-        response = await self._call(client, "POST", "/reindex", json=asked)
+        body = {"chunk_size": asked.chunk_size, "overlap": asked.overlap}
+        response = await self._call(client, "POST", "/reindex", json=body)
+        if response is None or response.status_code == 504:
+            self._live = None  # it may have been taken all the same
         if response is None or response.status_code in _REFUSALS:
             said = "connection lost" if response is None else response.json()["reason"]
             self.ends[f"refused: {said}"] += 1
@@ -69,7 +80,20 @@ class Rebuilder:
             self.ends[f"failed: {job['error']['reason']}"] += 1
         else:
             self.ends[job["state"]] += 1
+        await self._check_live(job_id, job["state"], asked)
         self._ended_one.set()
+
+    async def _check_live(self, job_id: str, state: str, asked: Chunking) -> None:
+        """A job has taken effect if it says that it succeeded, and else left no trace."""
+        before, self._live = self._live, None
+        if state not in _ENDED:
+            return
+        self._live = await self.live_chunking()
+        expected = asked if state == "succeeded" else before
+        if self._live != expected:
+            self.faults.append(
+                f"the job {job_id} has {state}: live is {self._live}, and not {expected}"
+            )
 
     async def until_succeeded(self, count: int, over: asyncio.Event) -> None:
         """Sets `over` once so many rebuilds succeeded. Raises RuntimeError at any other end."""
@@ -80,17 +104,18 @@ class Rebuilder:
                 raise RuntimeError(f"rebuilds ended as {dict(self.ends)}: {self.faults}")
         over.set()
 
-    async def until_none_runs(self) -> None:
-        """Returns when no job is queued or running. Raises TimeoutError."""
+    async def until_none_runs(self, kinds: Collection[str] = ("index", "reindex")) -> None:
+        """Returns when no job of these kinds is queued or running. Raises TimeoutError."""
         async with (
             asyncio.timeout(JOB_TIMEOUT_S),
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
         ):
             while True:
-                response = await client.get(f"{self._cluster.url}/jobs")
-                assert response.status_code == 200, response.text
-                if all(job["state"] in _ENDED for job in response.json()["jobs"]):
-                    return
+                response = await self._call(client, "GET", "/jobs")
+                if response is not None and response.status_code == 200:
+                    jobs = [job for job in response.json()["jobs"] if job["kind"] in kinds]
+                    if all(job["state"] in _ENDED for job in jobs):
+                        return
                 await asyncio.sleep(POLL_S)
 
     async def _ended(self, client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
@@ -108,6 +133,20 @@ class Rebuilder:
             await asyncio.sleep(POLL_S)
         self.faults.append(f"the job {job_id} did not end within {JOB_TIMEOUT_S:g} s")
         return {"state": "hung"}
+
+    async def live_chunking(self) -> Chunking:
+        """Of the live generation. Raises TimeoutError."""
+        async with (
+            asyncio.timeout(JOB_TIMEOUT_S),
+            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
+        ):
+            while True:
+                response = await self._call(client, "GET", "/collections")
+                if response is not None and response.status_code == 200:
+                    found = response.json()["collections"]
+                    (own,) = [one for one in found if one["name"] == COLLECTION]
+                    return Chunking(own["chunk_size"], own["overlap"])
+                await asyncio.sleep(POLL_S)
 
     async def _call(
         self, client: httpx.AsyncClient, method: str, path: str, **how: Any
