@@ -24,6 +24,12 @@ MAX_EXPLAINED_BYTES: Final = 1 << 20
 # `$.documents[3].text` at the end of msgspec's messages.
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
 
+# What Python's parser refuses of numbers, where it stands outside of strings: other constants than
+# JSON has, and integers of more digits than it reads.
+_BAD_NUMBER: Final = re.compile(
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|(NaN|-?Infinity|(?<![.\d])\d{4301,})', re.DOTALL
+)
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -104,13 +110,22 @@ def _explain(body: bytes, cls: type[msgspec.Struct], error: Exception, place: st
     except json.JSONDecodeError as bad:
         detail = f"{bad.msg} at line {bad.lineno}, column {bad.colno}."
     except ValueError:  # NaN, or a number of more digits than Python reads
-        detail = "A number cannot be read."
+        detail = f"A number cannot be read{_at_bad_number(body.decode())}."
     else:
         if isinstance(error, msgspec.ValidationError):
             faults = list(islice(_struct_faults(value, cls, place, strict=True), MAX_FAULTS))
             raise invalid(faults or [_fault_of(error, place)]) from error
         detail = "The body cannot be read."
     raise _malformed(detail, place) from error
+
+
+def _at_bad_number(body: str) -> str:
+    for match in _BAD_NUMBER.finditer(body):
+        if match[1] is not None:
+            line = body.count("\n", 0, match.start()) + 1
+            column = match.start() - body.rfind("\n", 0, match.start())
+            return f" at line {line}, column {column}"
+    return ""
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -122,7 +137,7 @@ def _struct_faults(
 ) -> Iterator[Fault]:
     """Every field of `value` that does not fit `cls`, then what the struct itself finds."""
     if not isinstance(value, dict):
-        yield Fault(path, f"Expected `object`, got `{_json_name(value)}`")
+        yield Fault(path, in_words(f"Expected `object`, got `{_json_name(value)}`"))
         return
     fields = msgspec.structs.fields(cls)
     found = False
@@ -158,7 +173,7 @@ def _field_faults(
             item = _item_struct(field.type)
             if item is None or fault.field == place:
                 # In a query string everything is a string: nothing new to who wrote it.
-                told = fault.message if strict else fault.message.removesuffix(", got `str`")
+                told = fault.message if strict else fault.message.removesuffix(", got a string")
                 yield Fault(place, told)
                 continue
         else:
@@ -210,7 +225,7 @@ def _fault_of(error: msgspec.ValidationError, path: str, kind: Any = None) -> Fa
     message = in_words(str(error))
     match = _PLACE.search(message)
     if match is None:
-        if message.startswith("Invalid enum value") and (choices := _choices(kind)):
+        if choices := _choices(kind):
             message = "Expected one of " + ", ".join(f"`{one}`" for one in choices)
         return Fault(path, message)
     inner = match.group(1)

@@ -29,6 +29,18 @@ _WORDS: Final = {
     "Expected `bool`": "Expected `true` or `false`",
 }
 
+# A type in msgspec's messages: `str | null`.
+_TYPES: Final = re.compile(r"(?<=Expected )`([a-z]+(?: \| [a-z]+)*)`|(?<=got )`([a-z]+)`")
+_JSON_TYPES: Final = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
+
 Query = Annotated[
     str,
     Meta(
@@ -245,7 +257,13 @@ def in_words(message: str) -> str:
     """msgspec's message, without regular expressions and names of Python's."""
     for told, words in _WORDS.items():
         message = message.replace(told, words)
-    return message
+    return _TYPES.sub(_in_json, message)
+
+
+def _in_json(match: re.Match[str]) -> str:
+    """The types that msgspec names, in words of JSON."""
+    names = (match[1] or match[2]).split(" | ")
+    return " or ".join(_JSON_TYPES.get(name, f"`{name}`") for name in names)
 
 
 def _join(path: str, name: str) -> str:

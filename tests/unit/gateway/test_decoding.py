@@ -89,7 +89,7 @@ def test_any_query_string_is_parameters_or_a_refusal(query: bytes) -> None:
             {"state": "Expected one of `queued`, `running`, `succeeded`, `failed`, `cancelled`"},
         ),
         (b"wait=maybe", IndexParameters, {"wait": "Expected `true` or `false`"}),
-        (b"limit=many&state=", JobsParameters, {"limit": "Expected `int`", "state": None}),
+        (b"limit=many&state=", JobsParameters, {"limit": "Expected an integer", "state": None}),
         (b"limit=1&limit=2&state=failed", JobsParameters, {"limit": "Expected once, got 2 times"}),
         (b"x=&y=&x=&y=&x=", JobsParameters, {"x": "Expected once, got 3 times", "y": None}),
         (b"%s=&%s=" % (b"x" * 100, b"x" * 100), JobsParameters, {"x" * 64: None}),
@@ -106,6 +106,54 @@ def test_a_parameter_that_is_refused_is_named_with_what_is_allowed(
 
 
 @pytest.mark.parametrize(
+    ("cls", "body", "faults"),
+    [
+        (SearchRequest, [], {"": "Expected an object, got an array"}),
+        (
+            SearchRequest,
+            {"query": 1, "top_k": 1.5, "mode": "foo", "rerank": 1, "filter": [], "collection": {}},
+            {
+                "query": "Expected a string, got an integer",
+                "top_k": "Expected an integer, got a number",
+                "rerank": "Expected `true` or `false`, got an integer",
+                "mode": "Expected one of `hybrid`, `dense`, `sparse`",
+                "filter": "Expected an object or null, got an array",
+                "collection": "Expected a string or null, got an object",
+            },
+        ),
+        (QueryRequest, {"query": ""}, {"query": "Expected a string of length >= 1"}),
+        (
+            QueryRequest,
+            {"query": "x", "mode": 1},
+            {"mode": "Expected one of `hybrid`, `dense`, `sparse`"},
+        ),
+        (QueryRequest, {"query": "x", "top_k": 0}, {"top_k": "Expected an integer >= 1"}),
+        (
+            QueryRequest,
+            {"query": "x", "temperature": "`str`", "`int`": 1},
+            {"`int`": "Unknown field", "temperature": "Expected a number or null, got a string"},
+        ),
+        (IndexRequest, {"documents": []}, {"documents": "Expected an array of length >= 1"}),
+        (
+            IndexRequest,
+            {"documents": [{"text": None, "id": 3}, True]},
+            {
+                "documents[0].text": "Expected a string, got null",
+                "documents[0].id": "Expected a string or null, got an integer",
+                "documents[1]": "Expected an object, got a boolean",
+            },
+        ),
+    ],
+)
+def test_types_are_told_in_words_of_json(
+    cls: type[msgspec.Struct], body: Any, faults: dict[str, str]
+) -> None:
+    with pytest.raises(HttpError) as caught:
+        DECODERS[cls].decode(json.dumps(body).encode())
+    assert {fault.field: fault.message for fault in caught.value.errors} == faults
+
+
+@pytest.mark.parametrize(
     ("body", "detail"),
     [
         (b"", "Expecting value at line 1, column 1."),
@@ -113,7 +161,15 @@ def test_a_parameter_that_is_refused_is_named_with_what_is_allowed(
         (b'{"query": "\xff"}', "Byte 11 is not UTF-8."),
         (b"[" * 100_000, "Objects and arrays are nested too deep."),
         (b'{"query": "\\udfff"}', "A string holds half of a surrogate pair."),
-        (b'{"query": "x", "temperature": NaN}', "A number cannot be read."),
+        (
+            b'{"query": "NaN \\" NaN",\n "temperature": NaN}',
+            "A number cannot be read at line 2, column 17.",
+        ),
+        (b'{"query": -Infinity}', "A number cannot be read at line 1, column 11."),
+        (
+            b'{"query": 0.%s, "top_k": %s}' % (b"1" * 5000, b"1" * 5000),
+            "A number cannot be read at line 1, column 5024.",
+        ),
         ('{"query": "x"}'.encode("utf-16"), "Byte 0 is not UTF-8."),
     ],
 )
@@ -136,7 +192,7 @@ _DEEP = b'{"documents": [{"text": "x", "metadata": {"a": ' + b"[" * 100_000
             "[0].text: Expected",
         ),
         (b'{"documents": [%s', "MALFORMED_JSON", "truncated"),
-        (b'{"documents": [1;%s', "INVALID_ARGUMENT", "Expected `object`, got `int`"),
+        (b'{"documents": [1;%s', "INVALID_ARGUMENT", "Expected an object, got an integer"),
         (b'{"documents": [{"text": "x"};%s', "MALFORMED_JSON", "JSON is malformed"),
         (b'{"documents": [{"text": "\xff%s"}', "MALFORMED_JSON", "is not UTF-8."),
         (_DEEP + b"%s", "MALFORMED_JSON", "nested too deep"),
