@@ -110,11 +110,13 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def invalid(errors: Sequence[Fault]) -> HttpError:
     """422 with every fault named."""
+    return HttpError(Reason.INVALID_ARGUMENT, _detail(errors), errors=errors)
+
+
+def _detail(errors: Sequence[Fault]) -> str:
     first = errors[0]
     detail = f"{first.field}: {first.message}" if first.field else first.message
-    if len(errors) > 1:
-        detail = f"{len(errors)} faults, the first being {detail}"
-    return HttpError(Reason.INVALID_ARGUMENT, detail, errors=errors)
+    return detail if len(errors) == 1 else f"{len(errors)} faults, the first being {detail}"
 
 
 def unknown_to_http(error: BaseException) -> bool:
@@ -133,6 +135,7 @@ def problem(error: BaseException, request_id: str) -> tuple[Problem, dict[str, s
         reason, detail, retry_after_s = error.reason, error.message, error.retry_after_s
         if "field" in error.metadata:
             errors = (Fault(error.metadata["field"], error.message),)
+            detail = _detail(errors)
     elif isinstance(error, HttpError):
         reason, detail, errors, headers = error.reason, error.detail, error.errors, error.headers
     status, title = PROBLEMS[reason]

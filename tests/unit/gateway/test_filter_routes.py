@@ -59,6 +59,7 @@ async def test_a_wrong_filter_is_refused_by_its_place_before_any_work(route: str
     [fault] = response.json()["errors"]
     assert fault["field"] == "filter.or[1].year.gte"
     assert "RFC 3339" in fault["message"]
+    assert response.json()["detail"] == f"{fault['field']}: {fault['message']}"
     assert site.store.calls == []
 
 
