@@ -144,6 +144,8 @@ class Builds:
         One who was stopped before the switch itself may come with it when a later one has
         been made, and so go back; what is live then says `switching` as well, and the loop
         goes forward again. Nothing is lost meanwhile: writers see that stamp and write to both.
+        A document written in between to the later generation alone is not found in that moment,
+        and a delete of it then answers that there was none: it is there again after it.
         """
         for _ in range(ATTEMPTS):
             stamp = await self._stamps.fresh(collection, deadline)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from gateway.search import wire
-from gateway.search.points import at, no_collection
+from gateway.search.points import at
 from gateway.search.types import Stamp, Target
 from gateway.search.versions import NewVersion, Prepare, Record
 from gateway.search.writing import Writer
 from runtime.deadline import Deadline
+from runtime.errors import Reason, ServiceError
 
 
 class Change(Protocol):
@@ -28,18 +31,27 @@ class Change(Protocol):
         """Writes it in the next one; False if that has something newer."""
         ...
 
-    def forget(self) -> None:
-        """What was prepared and written belongs to a collection that was deleted."""
+    async def withdraw(self, address: str, deadline: Deadline) -> None:
+        """Takes back what was made for a collection that was deleted and made again.
+
+        The new one may have a generation of the same number, and so have got it.
+        """
         ...
+
+
+# Raises ServiceError COLLECTION_NOT_FOUND unless the stamp's collection is still there.
+Confirm = Callable[[str, Stamp, Deadline], Awaitable[None]]
 
 
 class Put:
     """A document is written."""
 
-    def __init__(self, writer: Writer, collection: str, prepare: Prepare) -> None:
+    def __init__(self, writer: Writer, collection: str, prepare: Prepare, confirm: Confirm) -> None:
         self._writer = writer
         self._collection = collection
         self._prepare = prepare
+        self._confirm = confirm
+        self._stamps: dict[str, Stamp] = {}
         self._write = str(uuid.uuid4())
         self._prepared: dict[str, NewVersion] = {}
         self._record: Record | None = None
@@ -49,11 +61,13 @@ class Put:
         target = _target(self._collection, stamp)
         if target.at not in self._prepared:
             self._prepared[target.at] = await self._prepare(target)
+            self._stamps[target.at] = stamp
 
     async def commit(self, address: str, deadline: Deadline) -> None:
         first = self._record is None
+        confirm = partial(self._confirm, self._collection, self._stamps[address], deadline)
         self._record, replaced = await self._writer.replace(
-            address, self._prepared[address], self._write, deadline
+            address, self._prepared[address], self._write, deadline, confirm
         )
         if first:
             self.replaced = replaced
@@ -63,7 +77,9 @@ class Put:
             raise ValueError("followed before it was committed")
         return await self._writer.follow(address, self._record, self._prepared[address], deadline)
 
-    def forget(self) -> None:
+    async def withdraw(self, address: str, deadline: Deadline) -> None:
+        if self._record is not None:
+            await self._writer.withdraw(address, self._record, deadline)
         self._prepared.clear()
         self._record = None
 
@@ -96,7 +112,7 @@ class Delete:
             address, self._grave, None, deadline
         )
 
-    def forget(self) -> None:
+    async def withdraw(self, address: str, deadline: Deadline) -> None:
         self._grave = None
 
 
@@ -130,7 +146,7 @@ class Settle:
         new = self._prepared.get(address)
         return await self._writer.follow(address, self._record, new, deadline)
 
-    def forget(self) -> None:
+    async def withdraw(self, address: str, deadline: Deadline) -> None:
         self._prepared.clear()
 
 
@@ -141,5 +157,11 @@ class Changed(Exception):
 def _target(collection: str, stamp: Stamp) -> Target:
     """Raises ServiceError COLLECTION_NOT_FOUND for a collection emptied since it was claimed."""
     if stamp.model is None:
-        raise no_collection(collection)
+        # The default one is there again at once; whose vectors it is to hold is for the next
+        # request to say, once that is compared with the embedder.
+        raise ServiceError(
+            Reason.COLLECTION_NOT_FOUND,
+            f"The collection '{collection}' was deleted while a document was written to it.",
+            collection=collection,
+        )
     return Target(at(collection, stamp.generation), stamp.model, stamp.chunking)

@@ -34,12 +34,18 @@ Why an acknowledged write is in the live generation, whatever happens between tw
   after step 4, wherever the switch falls. If the writer knew of no next one and finds another
   live in step 5, it writes there as if it began. A higher `seq` in the next generation means
   that a later write won, if it came through the live one; the next one may be live by now,
-  though, and then it may have come before: so the writer starts again there.
+  though, and then it may have come before: so the writer starts again there. One that writes
+  twice in this way may bring back what somebody deleted in between: both were under way at
+  once, and its second write is the later.
 - *The rebuild is abandoned*, and its generation dropped: calls to it fail with
   COLLECTION_NOT_FOUND, step 5 finds no next one. Numbers are never used again, so that a
   writer who holds the address of a dropped generation cannot write into a later one, with
   vectors of the wrong model.
-- *The collection is deleted*: step 5 fails. Made again, it is told apart by `born_at`.
+- *The collection is deleted*: step 5 fails. Made again, it is told apart by `born_at`, for
+  its generations may have the same numbers. The writer looks at that last before it swaps the
+  record; if the collection was made again between that look and the swap, step 5 finds it,
+  what was written is withdrawn, and the writer begins anew. Only one that dies in that moment
+  leaves there what was meant for the old collection.
 - *The writer dies* between 3 and 5: it has acknowledged nothing. What it wrote is in the live
   generation; the copier brings it to the next one, unless it has just compared: then it is
   gone with the switch. So what reads as done without being written must be carried through
@@ -60,7 +66,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from gateway.search import ids, wire
 from gateway.search.changes import Change, Changed, Delete, Put, Settle
-from gateway.search.points import Points, at
+from gateway.search.points import Points, at, no_collection
 from gateway.search.stamps import Stamps
 from gateway.search.types import Document, Stamp
 from gateway.search.versions import Prepare, Record, document_of
@@ -110,7 +116,7 @@ class Records:
         self, collection: str, document_id: str, prepare: Prepare, deadline: Deadline
     ) -> Status:
         """Writes the document in every generation that counts; durable once this returns."""
-        put = Put(self._writer, collection, prepare)
+        put = Put(self._writer, collection, prepare, self._confirm)
         await self._carry_through(collection, put, deadline)
         return "replaced" if put.replaced else "added"
 
@@ -151,7 +157,6 @@ class Records:
         committed: set[str] = set()  # those it was written to as the live one
         live, following = await self._generations(collection, deadline, fresh=False)
         for _ in range(ROUNDS):
-            change.check(live)
             home = at(collection, live.generation)
             beside = None if following is None else at(collection, following.generation)
             try:
@@ -177,7 +182,7 @@ class Records:
             was = live
             live, following = await self._generations(collection, look, fresh=True)
             if live.born_at != was.born_at:
-                change.forget()
+                await self._withdraw(change, home)
                 for known in (holding, passed, committed):
                     known.clear()
             home = at(collection, live.generation)
@@ -188,6 +193,19 @@ class Records:
                     await self._stamps.bump(home)  # it was the next one then
                 return
         raise contended()
+
+    async def _confirm(self, collection: str, stamp: Stamp, deadline: Deadline) -> None:
+        """Raises COLLECTION_NOT_FOUND for a collection that was deleted, or made again since."""
+        look = self._stamps.read if self._points.exclusive else self._stamps.fresh
+        if (await look(collection, deadline)).born_at != stamp.born_at:
+            raise no_collection(at(collection, stamp.generation))
+
+    async def _withdraw(self, change: Change, home: str) -> None:
+        try:
+            await self._finish(change.withdraw(home, Deadline.after(WRITE_TIMEOUT_S)))
+        except ServiceError as error:
+            if error.reason is not Reason.COLLECTION_NOT_FOUND:
+                raise
 
     async def _generations(
         self, collection: str, deadline: Deadline, *, fresh: bool

@@ -66,14 +66,24 @@ class Writer:
         return msgspec.convert(found[0].payload, Record) if found else None
 
     async def replace(
-        self, address: str, new: NewVersion, write: str, deadline: Deadline
+        self,
+        address: str,
+        new: NewVersion,
+        write: str,
+        deadline: Deadline,
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[Record, bool]:
-        """Writes the version in the live generation: its record, and whether it replaced one."""
+        """Writes the version in the live generation: its record, and whether it replaced one.
+
+        confirm: asked once the points are written, last before the record names them; may raise.
+        """
         for _ in range(ATTEMPTS):
             current = await self.read(address, new.document_id, deadline)
             self._check_attended()  # this may be what the caller wrote since
             record = new_record(new, current, write)
             await self._write_points(address, new, record, deadline)
+            if confirm is not None:
+                await confirm()
             if await self._swap(address, record, current, deadline):
                 replaced = current is not None and current.live
                 if current is not None and replaced:
@@ -115,6 +125,12 @@ class Writer:
                 return grave, current.chunks
             self._check_attended()
         raise contended()
+
+    async def withdraw(self, address: str, record: Record, deadline: Deadline) -> None:
+        """Deletes the version of `record`, unless something newer has taken its place."""
+        if await self._swap(address, tombstone(record, record.write), record, deadline):
+            await self._remove(address, record, deadline)
+        self._leftovers()
 
     async def follow(
         self, address: str, original: Record, new: NewVersion | None, deadline: Deadline

@@ -35,10 +35,10 @@ class Gateway:
         self.search = Search(self.points, a_plan())
         self.reindexer = Reindexer(self.search, Copies())
 
-    async def start(self) -> None:
-        """Makes the collection, of the old model."""
+    async def start(self, model: Model = OLD) -> None:
+        """Makes the collection, of the old model unless told another."""
         await self.search._prepare(soon())
-        await self.search.claim(COLLECTION, OLD, soon())
+        await self.search.claim(COLLECTION, model, soon())
 
     async def put(self, document_id: str, text: str, own: Chunking | None = None) -> str:
         """Writes a document of three chunks; cut by `own`, or as is usual in the generation."""
