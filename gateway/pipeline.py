@@ -245,6 +245,10 @@ class Pipeline:
             if hybrid and error.reason in _EMBEDDER_LOST:
                 self._degrade(found, "dense")
                 return None
+            if error.reason is Reason.MODEL_MISMATCH:
+                label = model_label(model.name, model.fingerprint)
+                message = f"The collection's model is {label}. {error.message}"
+                raise ServiceError(error.reason, message) from error
             raise _about_the_query(error) from error
         found.embedder = model_label(model.name, model.fingerprint)
         found.cache_hit = made.cache_hit

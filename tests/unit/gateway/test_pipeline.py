@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.gateway import COMPLETION, Parts, hit
 
+from gateway.embedders import mismatch
 from gateway.fusion import fuse
 from gateway.pipeline import Finished, Found, Policy
 from gateway.schemas import QueryRequest, SearchRequest
@@ -175,6 +176,14 @@ async def test_an_embedder_that_is_there_but_cannot_is_an_error(
     with pytest.raises(ServiceError) as caught:
         await find(parts)
     assert caught.value.reason is reason
+
+
+async def test_the_model_that_no_embedder_holds_is_named(parts: Parts) -> None:
+    parts.vectors.error = mismatch("a" * 64, [])
+    with pytest.raises(ServiceError) as caught:
+        await find(parts)
+    assert caught.value.message.startswith("The collection's model is all-MiniLM-L6-v2@aaaaaaaa. ")
+    assert "(fingerprint aaaaaaaa)" in caught.value.message
 
 
 async def test_a_text_the_model_refuses_is_the_query(parts: Parts) -> None:
