@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -13,7 +15,7 @@ from support.deployables import FOREIGN_NAMES, ROOT, SETTINGS, environment_names
 from gateway.answers import AnswerDone, Source
 from gateway.openapi import openapi_document
 from gateway.problems import PROBLEMS
-from gateway.schemas import QueryRequest
+from gateway.schemas import QueryRequest, ReindexRequest
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 API = (ROOT / "docs" / "api.md").read_text()
@@ -121,3 +123,26 @@ def test_api_guide_lists_every_reason_with_its_status() -> None:
         for reason in re.findall(r"`([A-Z_]+)`", reasons)
     }
     assert listed == {(status, reason.value) for reason, (status, _) in PROBLEMS.items()}
+
+
+# Keeps what it is called with; answers as GET /collections does.
+CURL = """#!/bin/sh
+printf '%s\\n' "$@" '' >> "$CALLS"
+printf '%s' '{"collections": [{"name": "documents", "model": {"name": "m"}}, {"name": "b-2"}]}'
+"""
+
+
+def test_the_guide_to_another_model_moves_every_collection(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (loop,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "for name" in one]
+    curl = tmp_path / "curl"
+    curl.write_text(CURL)
+    curl.chmod(0o755)
+    calls = tmp_path / "calls"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-euc", loop], env={"PATH": path, "CALLS": str(calls)}, check=True)
+    asked = [call.splitlines() for call in calls.read_text().split("\n\n") if call]
+    moved = [call for call in asked if "localhost:8080/reindex" in call]
+    bodies = [msgspec.json.decode(call[-1], type=ReindexRequest) for call in moved]
+    assert [body.collection for body in bodies] == ["documents", "b-2"]
+    assert all("Content-Type: application/json" in call for call in moved)
