@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -100,7 +100,9 @@ class Indexer:
         documents: Documents | Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        *,
         born_at: int | None = None,
+        settled: Callable[[DocumentResult, int], None] = lambda result, born_at: None,
     ) -> IndexOutcome:
         """Every document durable, or an error; those completed before the error stay.
 
@@ -109,6 +111,7 @@ class Indexer:
         embedded. Cancelled or out of time it stops between documents, never inside one.
         born_at: of the collection that has what was indexed before; None makes one that is
         not there.
+        settled: told of each document as soon as it is durable, and the collection's `born_at`.
         Raises ServiceError MODEL_MISMATCH, INVALID_ARGUMENT (before anything is written),
         COLLECTION_NOT_FOUND when the collection was deleted after `born_at` or meanwhile, so
         that the documents are not all in one, and what the store and the embedder raise.
@@ -119,6 +122,12 @@ class Indexer:
         own = stamp.chunking
         preparer = Preparer(self._search, self._embedder, batch_size=self._batch_size)
         job = _Job(self._search, preparer, collection, chunking, own, deadline)
+
+        async def index_one(document: NewDocument) -> DocumentResult:
+            result = await job.index(document)
+            settled(result, stamp.born_at)
+            return result
+
         tasks: list[asyncio.Task[DocumentResult]] = []
         try:
             async with task_group() as group:
@@ -127,7 +136,7 @@ class Indexer:
                     chunks = most_chunks(len(document.text), chunking or own)
                     size = max(chunks, self._least_size)
                     await self._window.enter(size)
-                    task = group.create_task(job.index(document))
+                    task = group.create_task(index_one(document))
                     task.add_done_callback(partial(self._leave, size))
                     tasks.append(task)
         finally:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
-from gateway.indexing import IndexOutcome, NewDocument
+from gateway.indexing import DocumentResult, IndexOutcome, NewDocument
+from gateway.jobs.group import Group
 from gateway.jobs.job import DocumentOutcome, Job, JobError, JobReason
 from gateway.jobs.journal import Journal
 from gateway.jobs.progress import Progress
 from gateway.search.types import Chunking
 from runtime.deadline import Deadline
 from runtime.errors import INTERNAL_MESSAGE, Reason, ServiceError
+from runtime.groups import task_group
 
 log = logging.getLogger(__name__)
 
-# Documents handed to the indexer at once: its calls to the embedder are full, and what a crash
-# has indexed again is little. 1,000,000 characters are 2,000 chunks, 10 s of a 2-core CPU.
+# Documents handed to the indexer at once, so that its calls to the embedder are full.
+# 1,000,000 characters are 2,000 chunks, 20 s of a 2-core CPU.
 GROUP_DOCUMENTS: Final = 256
 GROUP_CHARACTERS: Final = 1_000_000
 # One attempt at a group; whether it gets on meanwhile is watched by the runner.
@@ -51,9 +54,11 @@ class DocumentIndexer(Protocol):
         documents: Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        *,
         born_at: int | None = None,
+        settled: Callable[[DocumentResult, int], None] = ...,
     ) -> IndexOutcome:
-        """Every document durable, or an error."""
+        """Every document durable, or an error; each one told of as soon as it is."""
 
 
 class CollectionRebuilder(Protocol):
@@ -88,12 +93,12 @@ class IndexWork:
         done = job.done
         born_at = _born_at(await asyncio.to_thread(self._journal.outcomes, job.id))
         with self._journal.documents(job.id, done) as spool:
-            while group := await asyncio.to_thread(spool.take, GROUP_DOCUMENTS, GROUP_CHARACTERS):
-                outcomes = await self._index(job, group, progress, born_at)
-                born_at = _born_at(outcomes) if born_at is None else born_at
-                await self._keep(job, outcomes, progress)
-                done += len(outcomes)
-                progress.report(done, job.total)
+            while taken := await asyncio.to_thread(spool.take, GROUP_DOCUMENTS, GROUP_CHARACTERS):
+                group = Group(taken)
+                async with task_group() as tasks:
+                    tasks.create_task(self._keep_all(job, group, progress))
+                    born_at = await self._index(job, group, progress, done, born_at)
+                done += len(taken)
         kept = await asyncio.to_thread(self._journal.outcomes, job.id)
         failed = [one for one in kept if one.status == "failed"]
         if not failed:
@@ -103,6 +108,15 @@ class IndexWork:
             f"{len(failed)} of {len(kept)} documents could not be indexed, the first being "
             f"{failed[0].id!r}; the others are.",
         )
+
+    async def _keep_all(self, job: Job, group: Group, progress: Progress) -> None:
+        """Keeps the group's outcomes as they come."""
+        complete = False
+        while not complete:
+            await group.arrival()
+            outcomes = group.keepable()
+            await self._keep(job, outcomes, progress)
+            complete = group.keep(outcomes)
 
     async def _keep(
         self, job: Job, outcomes: Sequence[DocumentOutcome], progress: Progress
@@ -123,38 +137,54 @@ class IndexWork:
         return False
 
     async def _index(
-        self, job: Job, group: Sequence[NewDocument], progress: Progress, born_at: int | None
-    ) -> list[DocumentOutcome]:
-        """What became of each document; a group that fails is tried one by one."""
+        self, job: Job, group: Group, progress: Progress, before: int, born_at: int | None
+    ) -> int | None:
+        """Settles every document; a group that fails is tried one by one.
 
-        async def attempt() -> IndexOutcome:
-            deadline = Deadline.after(ATTEMPT_S)
-            return await self._indexer.index(job.collection, group, job.chunking, deadline, born_at)
+        before: documents of earlier groups. Returns when the collection was born, None while
+        nothing is in it.
+        """
 
-        try:
-            outcome = await progress.patiently(attempt)
-        except Exception as error:
-            if _of_the_whole_job(error):
-                raise
-            if len(group) == 1:
-                return [_failed(group[0], error)]
-        else:
-            return [
+        def settle(outcome: DocumentOutcome) -> None:
+            group.settle(outcome)
+            progress.report(before + group.settled, job.total)
+
+        def settled(result: DocumentResult, born: int) -> None:
+            nonlocal born_at
+            born_at = born
+            settle(
                 DocumentOutcome(
-                    id=one.id,
-                    status=one.status,
-                    chunks=one.chunks,
-                    truncated_chunks=one.truncated_chunks,
-                    born_at=outcome.born_at,
+                    id=result.id,
+                    status=result.status,
+                    chunks=result.chunks,
+                    truncated_chunks=result.truncated_chunks,
+                    born_at=born,
                 )
-                for one in outcome.results
-            ]
-        outcomes: list[DocumentOutcome] = []
-        for document in group:
-            outcomes += await self._index(job, [document], progress, born_at)
-            born_at = _born_at(outcomes) if born_at is None else born_at
-            progress.alive()
-        return outcomes
+            )
+
+        async def attempt(at_once: int) -> None:
+            documents, deadline = group.unsettled()[:at_once], Deadline.after(ATTEMPT_S)
+            await self._indexer.index(
+                job.collection,
+                documents,
+                job.chunking,
+                deadline,
+                born_at=born_at,
+                settled=settled,
+            )
+
+        at_once = len(group)
+        while group.settled < len(group):
+            try:
+                await progress.patiently(partial(attempt, at_once))
+            except Exception as error:
+                left = group.unsettled()
+                if _of_the_whole_job(error) or not left:
+                    raise
+                if at_once == 1 or len(left) == 1:
+                    settle(_failed(left[0], error))
+                at_once = 1
+        return born_at
 
 
 class ReindexWork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +25,10 @@ AWAY = ServiceError(Reason.EMBEDDER_UNAVAILABLE, "The embedder cannot be reached
 
 
 class FakeIndexer:
-    """calls: the ids of each; bad: ids that fail; errors: raised first, one a call."""
+    """calls: the ids of each; bad: ids that fail; errors: raised first, one a call.
+
+    order: of positions, in which documents become durable; last: after it nothing more does.
+    """
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -32,6 +36,9 @@ class FakeIndexer:
         self.chunkings: set[Chunking | None] = set()
         self.bad: dict[str, Exception] = {}
         self.errors: list[Exception] = []
+        self.order: list[int] = []
+        self.last: str | None = None
+        self.reached = asyncio.Event()
 
     async def index(
         self,
@@ -39,7 +46,9 @@ class FakeIndexer:
         documents: Sequence[NewDocument],
         chunking: Chunking | None,
         deadline: Deadline,
+        *,
         born_at: int | None = None,
+        settled: Callable[[DocumentResult, int], None] = lambda result, born_at: None,
     ) -> IndexOutcome:
         self.born_at.append(born_at)
         self.calls.append([one.id for one in documents])
@@ -49,7 +58,13 @@ class FakeIndexer:
         for one in documents:
             if one.id in self.bad:
                 raise self.bad[one.id]
-        return IndexOutcome([DocumentResult(one.id, "added", 2, 1) for one in documents], 7)
+        results = [DocumentResult(one.id, "added", 2, 1) for one in documents]
+        for one in (results[at] for at in self.order or range(len(results))):
+            settled(one, 7)
+            if one.id == self.last:
+                self.reached.set()
+                await asyncio.Event().wait()
+        return IndexOutcome(results, 7)
 
 
 class Bench:
@@ -81,6 +96,26 @@ async def test_documents_are_indexed_in_groups_in_their_order(tmp_path: Path) ->
     assert [one.id for one in outcomes] == [f"d{at}" for at in range(count)]
     assert {(one.status, one.chunks, one.truncated_chunks) for one in outcomes} == {("added", 2, 1)}
     assert (bench.progress.done, bench.progress.total) == (count, count)
+
+
+async def test_every_document_is_told_of_as_soon_as_it_is_durable(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 5)
+    bench.indexer.order, bench.indexer.last = [1, 0, 3, 2, 4], "d3"
+    running = asyncio.create_task(bench.run())
+    await bench.indexer.reached.wait()
+    assert (bench.progress.done, bench.progress.total) == (3, 5)
+    async with asyncio.timeout(5):
+        while len(bench.statuses()) < 2:  # kept in their order, as far as there is no gap
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert [one.id for one in bench.journal.outcomes("a")] == ["d0", "d1"]
+    bench.indexer.calls.clear()
+    bench.indexer.order.clear()
+    bench.indexer.last = None
+    assert await bench.run() is None  # as after a restart
+    assert bench.indexer.calls == [["d2", "d3", "d4"]]
+    assert bench.statuses() == ["added"] * 5
 
 
 async def test_only_what_is_indexed_first_may_make_the_collection(tmp_path: Path) -> None:
