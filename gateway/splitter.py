@@ -99,7 +99,8 @@ class Splitter:
     def _begin(self, frame: bytes) -> None:
         self._extend_frame(frame)
         if self._begun or frame.endswith(b"{"):
-            raise invalid([Fault("", f"Expected no object, and no array but `{self._name}`")])
+            message = f"Expected no object, and no array but `{self._name}`, once"
+            raise invalid([Fault("", message)])
         self._begun = True
 
     def _extend_frame(self, part: bytes) -> None:
@@ -118,7 +119,7 @@ class Splitter:
     def _end(self) -> bytes:
         self._elements += 1
         if self._elements > self._most_elements:
-            message = f"Expected `array` of length <= {self._most_elements}"
+            message = f"Expected an array of length <= {self._most_elements}"
             raise invalid([Fault(self._name, message)])
         element = b"".join(self._parts).strip(_WHITE)
         self._parts.clear()

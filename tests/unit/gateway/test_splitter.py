@@ -93,6 +93,7 @@ def is_json(body: bytes) -> bool:
         ),
         (b'{"x":"%s","documents":[]}' % (b"x" * MAX_FRAME_BYTES), "", "beside `documents`"),
         (b'{"documents":[1],"more":[2]}', "", "no array but `documents`"),
+        (b'{"documents":[1],"documents":[2]}', "", "but `documents`, once"),
         (b'{"documents":{"text":"x"}}', "", "no object"),
     ],
 )
