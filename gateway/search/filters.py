@@ -139,7 +139,8 @@ class _Reader:
 
     def filter(self, raw: object, place: str, levels: int) -> Filter:
         if not isinstance(raw, Mapping) or not raw:
-            raise refused(place, "Expected an object with at least one condition")
+            got = "none" if isinstance(raw, Mapping) else _name(raw)
+            raise refused(place, f"Expected an object with at least one condition, got {got}")
         if levels == 0:
             raise refused(place, f"Expected at most {MOST_LEVELS} levels of `not` and `or`")
         return Filter(tuple(self._condition(key, raw[key], place, levels) for key in raw))
@@ -255,6 +256,10 @@ def _name(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, int | float):
+        return "a number"
     return "an array" if isinstance(value, list) else "an object"
 
 
