@@ -1,6 +1,6 @@
 """`python -m bench [measurement ...]`: runs them one after the other.
 
-By default all but those of ON_REQUEST, which take about 45 minutes on 2 cores.
+By default all but those of ON_REQUEST, which take about 75 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures the running system; docs/benchmarks.md says what and how. "
-        f"By default all but {' and '.join(sorted(ON_REQUEST))}: about 45 minutes on 2 cores.",
+        f"By default all but {' and '.join(sorted(ON_REQUEST))}: about 75 minutes on 2 cores.",
     )
     parser.add_argument(
         "measurements", nargs="*", metavar="measurement", help=f"of {', '.join(MEASUREMENTS)}"
