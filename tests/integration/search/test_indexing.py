@@ -323,7 +323,7 @@ async def test_a_collection_deleted_in_between_is_not_made_anew(
     await search.delete_collection(collection, soon())
     for _ in range(2):
         with pytest.raises(ServiceError) as caught:
-            await plain.index(collection, [a_document("b")], SMALL, soon(), first.born_at)
+            await plain.index(collection, [a_document("b")], SMALL, soon(), born_at=first.born_at)
         assert caught.value.reason is Reason.COLLECTION_NOT_FOUND
         # And when somebody else has made it anew.
         await plain.index(collection, [a_document("c")], SMALL, soon())
@@ -338,9 +338,10 @@ async def test_a_request_whose_collection_is_deleted_meanwhile_fails(
     collection = default if which == "default" else f"{default}-named"
     plain = Indexer(search, HashEmbedder(), batch_size=8)
 
+    # Before, not with the other: the two may be embedded one after the other, in either order.
+    await plain.index(collection, [a_document("a")], SMALL, soon())
+
     async def delete() -> None:
-        while await search.record(collection, "a", soon()) is None:
-            await asyncio.sleep(0)
         await search.delete_collection(collection, soon())
         if made_anew:
             await plain.index(collection, [a_document("c")], SMALL, soon())
