@@ -24,6 +24,9 @@ PREPARE_PAUSE_S: Final = 2.0
 # Between two looks at the generations, and for one.
 LOOK_PAUSE_S: Final = 10.0
 LOOK_TIMEOUT_S: Final = 30.0
+# A store of this gateway's own is opened so often, with so long between: it may be killed over it.
+OPENINGS: Final = 4
+OPENING_PAUSE_S: Final = 0.5
 # Before each of the sweeps that follow a call for one: what has just been left behind is too
 # young at first, and a tombstone is for longer.
 SWEEP_PAUSES_S: Final = (0.0, ORPHAN_AGE_S + 60.0, float(TOMBSTONE_AGE_S))
@@ -73,15 +76,19 @@ class Upkeep:
         ]
 
     async def _open(self) -> None:
-        """Prepares a store of this gateway's own; once more if its process dies over it."""
-        try:
-            await self._prepare(Deadline.after(START_TIMEOUT_S))
-        except ServiceError as error:
-            if error.reason is not Reason.VECTOR_DB_UNAVAILABLE or isinstance(error, FolderInUse):
-                raise
-            log.warning("The vector store did not open, and is tried once more: %s", error)
-            await self._prepare(Deadline.after(START_TIMEOUT_S))
-        self.fault = None
+        """Prepares a store of this gateway's own; again, OPENINGS times, if its process dies."""
+        for left in reversed(range(OPENINGS)):
+            try:
+                await self._prepare(Deadline.after(START_TIMEOUT_S))
+            except ServiceError as error:
+                lasting = error.reason is not Reason.VECTOR_DB_UNAVAILABLE
+                if lasting or isinstance(error, FolderInUse) or not left:
+                    raise
+                log.warning("The vector store did not open, and is tried again: %s", error)
+                await self._sleep(OPENING_PAUSE_S)
+            else:
+                self.fault = None
+                return
 
     async def aclose(self) -> None:
         """Stops, in the middle of a sweep if need be: the next one goes on."""

@@ -20,7 +20,7 @@ from gateway.search.points import Points, unavailable
 from gateway.search.retirement import Retirement
 from gateway.search.search import Search
 from gateway.search.server import ServerPoints
-from gateway.search.upkeep import Upkeep
+from gateway.search.upkeep import OPENINGS, Upkeep
 from runtime.deadline import Deadline
 from runtime.errors import Reason, ServiceError
 
@@ -65,19 +65,28 @@ async def test_one_call_sweeps_until_what_is_left_is_old_enough(
 async def test_a_store_whose_process_dies_over_opening_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.search.upkeep.OPENING_PAUSE_S", 0.0)
     points = EmbeddedPoints(tmp_path)
-    real = points.create
+    real, deaths = points.create, OPENINGS - 1
 
-    async def breaks_off(*_: Any) -> None:
-        monkeypatch.setattr(points, "create", real)
-        raise unavailable("The vector store broke off.")
+    async def breaks_off(*arguments: Any) -> None:
+        nonlocal deaths
+        if deaths:
+            deaths -= 1
+            raise unavailable("The vector store broke off.")
+        await real(*arguments)
 
     monkeypatch.setattr(points, "create", breaks_off)
     search = Search(points, a_plan())
     try:
         await search.start()
-        assert search.fault is None
+        assert (search.fault, deaths) == (None, 0)
         await search.ping()
+        deaths = OPENINGS
+        again = Search(points, a_plan())
+        with pytest.raises(ServiceError, match="broke off"):
+            await again.start()
+        assert deaths == 0
     finally:
         await search.aclose()
 
