@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from typing import Final
 
-# Chunks of documents under way, over all requests: bounds the memory that vectors take
-# (1.5 KiB each at 384 dimensions, twice) and keeps every call to the embedder full.
+# Chunks of documents under way, of all requests together, and as many of the job that runs:
+# bounds the memory that vectors take (1.5 KiB each at 384 dimensions, twice) and keeps every call
+# to the embedder full.
 WINDOW_CHUNKS: Final = 4096
 
 

@@ -82,6 +82,30 @@ async def test_a_caller_that_leaves_does_not_keep_the_revision(
     assert await revision(search, collection) != before
 
 
+async def leave_and_write_again(
+    search: Search, collection: str, write: str, halted: asyncio.Event, go_on: asyncio.Event
+) -> None:
+    """Leaves a write that has halted, writes again, and lets the first one go on: nobody sees it.
+
+    halted: set by the store when the first one stands; go_on: what it waits for there.
+    """
+    writing: asyncio.Task[Any]
+    if write == "put":
+        writing = asyncio.create_task(put(search, collection, version("a", "two")))
+    else:
+        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
+    await halted.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await put(search, collection, version("a", "three"))
+    go_on.set()
+    await search._records.aclose()
+    document = await search.get_document(collection, "a", soon())
+    assert document is not None
+    assert document.text == "three"
+
+
 @pytest.mark.parametrize("write", ["put", "delete"])
 async def test_a_write_whose_caller_left_does_not_come_after_a_later_one(
     search: Search, store: Store, monkeypatch: pytest.MonkeyPatch, write: str
@@ -98,21 +122,7 @@ async def test_a_write_whose_caller_left_does_not_come_after_a_later_one(
         await real(*arguments)
 
     monkeypatch.setattr(points, "swap", swap)
-    writing: asyncio.Task[Any]
-    if write == "put":
-        writing = asyncio.create_task(put(search, collection, version("a", "two")))
-    else:
-        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
-    await swapping.wait()
-    writing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    await put(search, collection, version("a", "three"))
-    go_on.set()
-    await search._records.aclose()
-    document = await search.get_document(collection, "a", soon())
-    assert document is not None
-    assert document.text == "three"
+    await leave_and_write_again(search, collection, write, swapping, go_on)
 
 
 async def test_stale_chunks_found_call_for_a_sweep(
@@ -160,18 +170,4 @@ async def test_a_write_whose_caller_left_before_it_had_read_does_nothing(
         return await real(address, wanted, *more, **named)
 
     monkeypatch.setattr(points, "retrieve", retrieve)
-    writing: asyncio.Task[Any]
-    if write == "put":
-        writing = asyncio.create_task(put(search, collection, version("a", "two")))
-    else:
-        writing = asyncio.create_task(search.delete_document(collection, "a", soon()))
-    await reading.wait()
-    writing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    await put(search, collection, version("a", "three"))
-    go_on.set()
-    await search._records.aclose()
-    document = await search.get_document(collection, "a", soon())
-    assert document is not None
-    assert document.text == "three"
+    await leave_and_write_again(search, collection, write, reading, go_on)
