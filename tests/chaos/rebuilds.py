@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import httpx
+from chaos.calls import ENDED, POLL_S, TIMEOUT_S, Calls
 from chaos.processes import Cluster
 
 from gateway.search.types import Chunking
 
 COLLECTION: Final = "documents"
-TIMEOUT_S: Final = 60.0
-POLL_S: Final = 0.1
 # A rebuild of a few hundred chunks that takes longer hangs, kills and restarts included.
 JOB_TIMEOUT_S: Final = 120.0
 CANCELLED: Final = 0.2
 MOST_CANCEL_S: Final = 1.0
 _CHUNKINGS: Final = (Chunking(128, 0), Chunking(256, 40), Chunking(512, 50), Chunking(96, 20))
-_ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 # Not now: the part that is needed is dead, or the last job's claim is still fresh.
 _REFUSALS: Final = frozenset({409, 503, 504})
 
@@ -36,12 +33,12 @@ class Rebuilder:
 
     def __init__(self, seed: int, cluster: Cluster) -> None:
         self._rng = random.Random(f"{seed} rebuilder")
-        self._cluster = cluster
         self.cancels = False
         self._live: Chunking | None = None  # while nothing may be under way
         self._ended_one = asyncio.Event()
         self.ends: Counter[str] = Counter()
         self.faults: list[str] = []
+        self._calls = Calls(cluster, JOB_TIMEOUT_S, self.faults)
 
     async def run(self, over: asyncio.Event) -> None:
         """Asks for rebuilds until it is `over`; the one under way is watched to its end."""
@@ -58,7 +55,7 @@ class Rebuilder:
         cancels = self._rng.random() < CANCELLED and self.cancels
         cancel_s = self._rng.uniform(0, MOST_CANCEL_S)
         body = {"chunk_size": asked.chunk_size, "overlap": asked.overlap}
-        response = await self._call(client, "POST", "/reindex", json=body)
+        response = await self._calls.call(client, "POST", "/reindex", json=body)
         if response is None or response.status_code == 504:
             self._live = None  # it may have been taken all the same
         if response is None or response.status_code in _REFUSALS:
@@ -74,8 +71,8 @@ class Rebuilder:
         job_id = response.json()["job_id"]
         if cancels:
             await asyncio.sleep(cancel_s)
-            await self._call(client, "DELETE", f"/jobs/{job_id}")
-        job = await self._ended(client, job_id)
+            await self._calls.call(client, "DELETE", f"/jobs/{job_id}")
+        job = await self._calls.end(client, job_id)
         if job["state"] == "failed":
             self.ends[f"failed: {job['error']['reason']}"] += 1
         else:
@@ -86,7 +83,7 @@ class Rebuilder:
     async def _check_live(self, job_id: str, state: str, asked: Chunking) -> None:
         """A job has taken effect if it says that it succeeded, and else left no trace."""
         before, self._live = self._live, None
-        if state not in _ENDED:
+        if state not in ENDED:
             return
         self._live = await self.live_chunking()
         expected = asked if state == "succeeded" else before
@@ -106,33 +103,8 @@ class Rebuilder:
 
     async def until_none_runs(self, kinds: Collection[str] = ("index", "reindex")) -> None:
         """Returns when no job of these kinds is queued or running. Raises TimeoutError."""
-        async with (
-            asyncio.timeout(JOB_TIMEOUT_S),
-            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
-        ):
-            while True:
-                response = await self._call(client, "GET", "/jobs")
-                if response is not None and response.status_code == 200:
-                    jobs = [job for job in response.json()["jobs"] if job["kind"] in kinds]
-                    if all(job["state"] in _ENDED for job in jobs):
-                        return
-                await asyncio.sleep(POLL_S)
-
-    async def _ended(self, client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
-        """The job at its end, through any number of lives of the gateway."""
-        give_up_s = time.monotonic() + JOB_TIMEOUT_S
-        while time.monotonic() < give_up_s:
-            response = await self._call(client, "GET", f"/jobs/{job_id}")
-            if response is not None and response.status_code == 404:
-                self.faults.append(f"the job {job_id} was accepted and is forgotten")
-                return {"state": "forgotten"}
-            if response is not None and response.status_code == 200:
-                job: dict[str, Any] = response.json()
-                if job["state"] in _ENDED:
-                    return job
-            await asyncio.sleep(POLL_S)
-        self.faults.append(f"the job {job_id} did not end within {JOB_TIMEOUT_S:g} s")
-        return {"state": "hung"}
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
+            await self._calls.until_none_runs(client, kinds)
 
     async def live_chunking(self) -> Chunking:
         """Of the live generation. Raises TimeoutError."""
@@ -141,19 +113,9 @@ class Rebuilder:
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
         ):
             while True:
-                response = await self._call(client, "GET", "/collections")
+                response = await self._calls.call(client, "GET", "/collections")
                 if response is not None and response.status_code == 200:
                     found = response.json()["collections"]
                     (own,) = [one for one in found if one["name"] == COLLECTION]
                     return Chunking(own["chunk_size"], own["overlap"])
                 await asyncio.sleep(POLL_S)
-
-    async def _call(
-        self, client: httpx.AsyncClient, method: str, path: str, **how: Any
-    ) -> httpx.Response | None:
-        """The answer; None when the gateway died over it."""
-        await self._cluster.gateway.listening.wait()
-        try:
-            return await client.request(method, self._cluster.url + path, **how)
-        except httpx.TransportError:
-            return None
