@@ -18,7 +18,8 @@ KEEPALIVE_TIMEOUT_MS: Final = 5_000
 
 
 def _service_config(service_name: str) -> str:
-    """round_robin over the replicas whose health says SERVING; UNAVAILABLE is tried once more.
+    """round_robin over the replicas whose health says SERVING; what a replica that is not there,
+    or is stopping, did not take (UNAVAILABLE, CANCELLED) is tried once more.
 
     No `timeout` here: in a service config it fails at once or far too early
     (measured on grpcio 1.85); deadlines are given per call.
@@ -34,7 +35,7 @@ def _service_config(service_name: str) -> str:
                     "initialBackoff": "0.02s",
                     "maxBackoff": "0.1s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ],

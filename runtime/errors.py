@@ -87,6 +87,9 @@ _REASONS: Final[Mapping[grpc.StatusCode, Reason]] = MappingProxyType(
         grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.QUEUE_FULL,
         grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
         grpc.StatusCode.UNAVAILABLE: Reason.UNAVAILABLE,
+        # Of a server that stops: gRPC cancels calls that arrive before their client has read its
+        # GOAWAY. A caller who cancels gets no status at all.
+        grpc.StatusCode.CANCELLED: Reason.UNAVAILABLE,
     }
 )
 
