@@ -9,7 +9,8 @@ from typing import Literal
 # embedding: texts → one vector each.
 # late_interaction: texts → one unit vector per token.
 # cross_encoder: pairs of texts → one score each.
-Kind = Literal["embedding", "late_interaction", "cross_encoder"]
+# reader: pairs of question and passage → two logits per token: an answer begins, ends there.
+Kind = Literal["embedding", "late_interaction", "cross_encoder", "reader"]
 InputType = Literal["query", "passage"]
 
 
@@ -29,9 +30,10 @@ class Blueprint:
     """Everything but the weights.
 
     inputs: names of the arrays of `tokenizing.pad` that the graph takes, in order.
-    dimension: length of a vector; 0 for scores.
+    dimension: length of a vector; 0 for scores and for a reader.
     normalised: whether vectors have length 1.
-    prompts: of an embedding model for both types, of a cross-encoder for the query alone.
+    prompts: of an embedding model for both types, of a cross-encoder for the query alone,
+        of a reader none.
     tokenizer: the `tokenizer.json`, as text.
     """
 

@@ -89,6 +89,55 @@ class Tokenizer:
         return rows
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenPair:
+    """Two texts in one row.
+
+    ranges: int64 [tokens of the second, 2], each token's characters [start, end) in the second.
+    first: position in the row of the second text's first token.
+    """
+
+    tokens: Tokens
+    ranges: IntArray
+    first: int
+
+
+class PairTokenizer:
+    """Pairs with the place of every token in the second text. Thread-safe.
+
+    The end of the second text is cut where a pair is too long. The first is only cut where it
+    would take more than half of the row.
+    """
+
+    def __init__(self, serialised: str, *, max_tokens: int) -> None:
+        self._tokenizer = RustTokenizer.from_str(serialised)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(True)
+
+    def encode(self, first: str, seconds: Sequence[str]) -> list[TokenPair]:
+        """One `TokenPair` per pair (first, second), in order."""
+        asked = self._tokenizer.encode(first, add_special_tokens=False)
+        asked.truncate(self._room // 2)
+        pairs: list[TokenPair] = []
+        for start in range(0, len(seconds), _SLICE_TEXTS):
+            texts = seconds[start : start + _SLICE_TEXTS]
+            # Not the fast one: it leaves the places of tokens out.
+            for second in self._tokenizer.encode_batch(texts, add_special_tokens=False):
+                second.truncate(self._room - len(asked))
+                pair = self._tokenizer.post_process(asked, second, add_special_tokens=True)
+                pairs.append(_token_pair(pair, len(second)))
+        return pairs
+
+
+def _token_pair(pair: Encoding, second: int) -> TokenPair:
+    tokens = _tokens(pair, 0)
+    # Where nothing of the second text is left, it would begin after all else.
+    first = pair.sequence_ids.index(1) if second else len(tokens)
+    ranges = np.array(pair.offsets[first : first + second], np.int64).reshape(-1, 2)
+    return TokenPair(tokens, ranges, first)
+
+
 def _tokens(encoding: Encoding, prompt_tokens: int) -> Tokens:
     return Tokens(
         ids=np.array(encoding.ids, np.int64),
