@@ -13,6 +13,7 @@ from bench.datasets import Document
 
 # Longer than INDEX_TIMEOUT_SECONDS: the gateway is the one to give up.
 TIMEOUT_S: Final = 660.0
+DOCUMENTS_A_REQUEST: Final = 500
 # Done, and taken as a job.
 SUCCESSES: Final = frozenset({200, 202})
 
@@ -25,12 +26,27 @@ class Api:
 
     async def index(self, documents: Sequence[Document], **chunking: int) -> dict[str, Any]:
         """POST /index; chunking: `chunk_size` and `overlap`, or nothing for the defaults."""
-        rows = [{"id": document.id, "text": document.text} for document in documents]
+        rows = [
+            {"id": document.id, "text": document.text, "metadata": document.metadata}
+            for document in documents
+        ]
         return await self._json("POST", "/index", json={"documents": rows} | chunking)
+
+    async def index_all(self, documents: Sequence[Document], **chunking: int) -> int:
+        """Indexes any number of documents; how many passages they were cut into."""
+        chunks = 0
+        for start in range(0, len(documents), DOCUMENTS_A_REQUEST):
+            answer = await self.index(documents[start : start + DOCUMENTS_A_REQUEST], **chunking)
+            chunks += answer["chunks"]
+        return chunks
 
     async def search(self, **ask: Any) -> dict[str, Any]:
         """POST /search."""
         return await self._json("POST", "/search", json=ask)
+
+    async def query(self, **ask: Any) -> dict[str, Any]:
+        """POST /query."""
+        return await self._json("POST", "/query", json=ask)
 
     async def chunks(self, document_id: str) -> list[str]:
         """The texts that a document was cut into."""

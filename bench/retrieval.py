@@ -37,7 +37,6 @@ MODES: Final = ("dense", "sparse", HYBRID, "hybrid + rerank")
 # Lengths of a list as it is shown, in which distinct documents are counted.
 SHOWN: Final = (5, 10)
 QUESTIONS_AT_ONCE: Final = 2
-DOCUMENTS_A_REQUEST: Final = 500
 # Quality must not depend on how busy the machine is: nothing may be left out for time.
 PATIENT: Final = {"RERANK_TIMEOUT_SECONDS": "25"}
 # Of a question longer than the model reads, which says something about the model.
@@ -90,7 +89,7 @@ def run(options: Options) -> Report:
 
 async def _measure(url: str, collection: TestCollection, chunking: dict[str, int]) -> Measured:
     async with connected(url) as api:
-        chunks = await _index(api, collection, chunking)
+        chunks = await api.index_all(collection.documents, **chunking)
         passages: dict[str, list[Ranking]] = {}
         for mode in MODES[:3]:
             passages[mode] = await _ask(api, collection, mode=mode, rerank=False, top_k=DEPTH)
@@ -110,15 +109,6 @@ async def _measure(url: str, collection: TestCollection, chunking: dict[str, int
             for length in SHOWN
         },
     )
-
-
-async def _index(api: Api, collection: TestCollection, chunking: dict[str, int]) -> int:
-    chunks = 0
-    for start in range(0, len(collection.documents), DOCUMENTS_A_REQUEST):
-        part = collection.documents[start : start + DOCUMENTS_A_REQUEST]
-        answer = await api.index(part, **chunking)
-        chunks += answer["chunks"]
-    return chunks
 
 
 async def _ask(api: Api, collection: TestCollection, **how: Any) -> list[Ranking]:

@@ -37,6 +37,18 @@ def data(tmp_path: Path) -> Path:
         tmp_path / "rust-book" / "quiz.jsonl",
         [{"_id": "u", "text": "What moves?", "gold_chapter": ["ch04.md"]}],
     )
+    (tmp_path / "wikiqa").mkdir()
+    (tmp_path / "wikiqa" / "WikiQA-dev.tsv").write_text(
+        "QuestionID\tQuestion\tSentence\tLabel\n"
+        "Q1\tall wrong?\tNo.\t0\n"
+        'Q2\thow big?\tIt is "big.\t0\n'
+        "Q2\thow big?\tTwo metres.\t1\n"
+    )
+    (tmp_path / "trecqa").mkdir()
+    for part in ("train", "dev"):
+        (tmp_path / "trecqa" / f"{part}.csv").write_text(
+            f'qtext,label,atext\nWho ?,1,"Someone , in {part} ."\nWho ?,0,Nobody .\nAll ?,1,So .\n'
+        )
     (tmp_path / "rust-book" / "src").mkdir()
     (tmp_path / "rust-book" / "src" / "ch04.md").write_text("# Ownership")
     return tmp_path
@@ -58,6 +70,29 @@ def test_the_quiz_names_chapters_by_their_files(data: Path) -> None:
     collection = load(data, "rust-book")
     assert [one.id for one in collection.documents] == ["ch04.md"]
     assert [one.grades for one in collection.questions] == [{"ch04.md": 1}]
+
+
+def test_choices_have_both_labels_and_a_filter_for_their_own_sentences(data: Path) -> None:
+    collection = load(data, "wikiqa")
+    assert [(one.id, one.text, one.metadata) for one in collection.documents] == [
+        ("0-0", 'It is "big.', {"question": 0}),
+        ("0-1", "Two metres.", {"question": 0}),
+    ]
+    assert [(one.text, one.grades, one.filter) for one in collection.questions] == [
+        ("how big?", {"0-1": 1}, {"question": 0})
+    ]
+
+
+def test_a_question_of_both_parts_is_asked_of_each(data: Path) -> None:
+    collection = load(data, "trecqa")
+    assert [(one.text, one.grades, one.filter) for one in collection.questions] == [
+        ("Who ?", {"0-0": 1}, {"question": 0}),
+        ("Who ?", {"1-0": 1}, {"question": 1}),
+    ]
+    assert [one.text for one in collection.documents][::2] == [
+        "Someone , in train .",
+        "Someone , in dev .",
+    ]
 
 
 def test_data_is_found_by_bench_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
