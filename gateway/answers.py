@@ -39,6 +39,25 @@ class Source(Struct, frozen=True):
     metadata: dict[str, Any]
 
 
+class Span(Struct, frozen=True):
+    """Characters `[start, end)` of a source's `text`, in Unicode code points."""
+
+    start: Annotated[int, Meta(ge=0)]
+    end: Annotated[int, Meta(ge=1)]
+
+
+Spans = Annotated[
+    list[Span],
+    Meta(description="Where in `text` the answer stands; empty when nothing is marked."),
+]
+
+
+class QuerySource(Source, frozen=True):
+    """A passage that the answer was made from."""
+
+    spans: Spans
+
+
 class SearchTimings(Struct, frozen=True):
     """Where the time went; 0 for a stage that did not run."""
 
@@ -82,8 +101,8 @@ class SearchResponse(Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-class AnswerDone(Struct, frozen=True, kw_only=True):
-    """The answer, without the sources that were sent before it."""
+class Answer(Struct, frozen=True, kw_only=True):
+    """The answer and how it came about."""
 
     answer: Annotated[str, Meta(description="Citation [n] means the n-th source.")]
     latency_ms: Milliseconds
@@ -95,10 +114,18 @@ class AnswerDone(Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-class QueryResponse(AnswerDone, frozen=True, kw_only=True):
+class QueryResponse(Answer, frozen=True, kw_only=True):
     """The answer and the passages it was made from, best first."""
 
-    sources: list[Source]
+    sources: list[QuerySource]
+
+
+class AnswerDone(Answer, frozen=True, kw_only=True):
+    """The answer, without the sources that were sent before it."""
+
+    spans: Annotated[
+        list[Spans], Meta(description="Those of each source, in the order of the sources.")
+    ]
 
 
 class Token(Struct, frozen=True):

@@ -77,11 +77,21 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerSpan:
+    """Characters [start, end) of the text of a passage (0-based) where the answer stands."""
+
+    passage: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """How an answer came about; the last thing a generator sends.
 
     fallback: the language model failed and the extractive engine answered.
     answered: False when the passages do not answer the question.
+    spans: none lies outside of its passage's text.
     """
 
     engine: str
@@ -91,21 +101,32 @@ class Completion:
     fallback: bool
     answered: bool
     passages_truncated: bool
+    spans: tuple[AnswerSpan, ...] = ()
 
 
-class EmbedderClient:
+class _ClientOfModel:
+    """Remembers which model its worker has loaded."""
+
+    # As last seen, without asking.
+    known_model: ModelIdentity | None = None
+
+    def forget_model(self) -> None:
+        """Makes the next `model` ask again: after a mismatch or a reconnect."""
+        self.known_model = None
+
+
+class EmbedderClient(_ClientOfModel):
     """Texts to vectors."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
-        self._identity: ModelIdentity | None = None
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
         """The loaded model; asked once, then remembered until `forget_model`.
 
         Raises ServiceError EMBEDDER_UNAVAILABLE, DEADLINE_EXCEEDED or MODEL_FAILED.
         """
-        if self._identity is None:
+        if self.known_model is None:
             try:
                 answer = await self._stub.GetModel(
                     embedder_pb2.GetModelRequest(), timeout=deadline.share_s()
@@ -114,19 +135,10 @@ class EmbedderClient:
                 raise _seen(error, Reason.EMBEDDER_UNAVAILABLE, "embedder") from error
             if not answer.fingerprint or not answer.dimension:
                 raise _nonsense("embedder")
-            self._identity = ModelIdentity(
+            self.known_model = ModelIdentity(
                 answer.name, answer.fingerprint, answer.dimension, answer.max_tokens
             )
-        return self._identity
-
-    def forget_model(self) -> None:
-        """Makes the next `model` ask again: after a mismatch or a reconnect."""
-        self._identity = None
-
-    @property
-    def known_model(self) -> ModelIdentity | None:
-        """The loaded model as last seen, without asking."""
-        return self._identity
+        return self.known_model
 
     async def embed(
         self,
@@ -170,36 +182,26 @@ class EmbedderClient:
         return _embeddings(answer, len(texts), fingerprint)
 
 
-class RerankerClient:
+class RerankerClient(_ClientOfModel):
     """How well passages answer a query."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = reranker_pb2_grpc.RerankerServiceStub(channel)
-        self._identity: ModelIdentity | None = None
 
     async def model(self, deadline: Deadline) -> ModelIdentity:
         """The loaded model; asked once, then remembered until `forget_model`.
 
         Raises ServiceError RERANKER_UNAVAILABLE, DEADLINE_EXCEEDED or MODEL_FAILED.
         """
-        if self._identity is None:
+        if self.known_model is None:
             try:
                 answer = await self._stub.GetModel(
                     reranker_pb2.GetModelRequest(), timeout=deadline.share_s()
                 )
             except ServiceError as error:
                 raise _seen(error, Reason.RERANKER_UNAVAILABLE, "reranker") from error
-            self._identity = ModelIdentity(answer.name, answer.fingerprint, 0, answer.max_tokens)
-        return self._identity
-
-    def forget_model(self) -> None:
-        """Makes the next `model` ask again: after a mismatch or a reconnect."""
-        self._identity = None
-
-    @property
-    def known_model(self) -> ModelIdentity | None:
-        """The loaded model as last seen, without asking."""
-        return self._identity
+            self.known_model = ModelIdentity(answer.name, answer.fingerprint, 0, answer.max_tokens)
+        return self.known_model
 
     async def score(
         self, query: str, passages: Sequence[str], *, fingerprint: str = "", deadline: Deadline
@@ -263,7 +265,7 @@ class GeneratorClient:
                 if message.WhichOneof("event") == "text_delta":
                     yield message.text_delta
                 else:
-                    completion = _completion(message.completion)
+                    completion = _completion(message.completion, passages)
         except ServiceError as error:
             raise _seen(error, Reason.GENERATOR_UNAVAILABLE, "generator") from error
         finally:
@@ -296,7 +298,11 @@ def _embeddings(
     return Embeddings(vectors, frozenset(answer.truncated), answer.fingerprint)
 
 
-def _completion(message: generator_pb2.Completion) -> Completion:
+def _completion(message: generator_pb2.Completion, passages: Sequence[Passage]) -> Completion:
+    for span in message.spans:
+        passage = passages[span.passage].text if span.passage < len(passages) else ""
+        if not span.start < span.end <= len(passage):
+            raise _nonsense("generator")
     return Completion(
         engine=message.engine,
         model=message.model,
@@ -305,6 +311,7 @@ def _completion(message: generator_pb2.Completion) -> Completion:
         fallback=message.fallback,
         answered=message.answered,
         passages_truncated=message.passages_truncated,
+        spans=tuple(AnswerSpan(span.passage, span.start, span.end) for span in message.spans),
     )
 
 

@@ -11,13 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answers import (
+    Answer,
     AnswerDone,
     Models,
     QueryResponse,
+    QuerySource,
     QueryTimings,
     SearchResponse,
     SearchTimings,
     Source,
+    Span,
     Token,
     Usage,
 )
@@ -86,7 +89,8 @@ class QueryRoutes:
         assert done is not None  # noqa: S101 - every story that does not raise ends with one
         return json_response(
             QueryResponse(
-                sources=sources, **{name: getattr(done, name) for name in done.__struct_fields__}
+                sources=[*map(_marked, sources, done.spans)],
+                **{name: getattr(done, name) for name in Answer.__struct_fields__},
             )
         )
 
@@ -104,6 +108,12 @@ class QueryRoutes:
                     yield event("done", _done(part, "".join(text), exchange))
 
 
+def _marked(source: Source, spans: list[Span]) -> QuerySource:
+    return QuerySource(
+        **{name: getattr(source, name) for name in Source.__struct_fields__}, spans=spans
+    )
+
+
 def _note(exchange: Exchange, found: Found) -> None:
     """For the log line."""
     exchange.cache_hit = found.cache_hit
@@ -113,6 +123,9 @@ def _note(exchange: Exchange, found: Found) -> None:
 def _done(end: Finished, answer: str, exchange: Exchange) -> AnswerDone:
     found, completion = end.found, end.completion
     timings = found.timings_ms
+    spans: list[list[Span]] = [[] for _ in found.sources]
+    for span in completion.spans if completion else ():
+        spans[span.passage].append(Span(span.start, span.end))
     return AnswerDone(
         answer=answer,
         latency_ms=exchange.elapsed_ms(),
@@ -134,4 +147,5 @@ def _done(end: Finished, answer: str, exchange: Exchange) -> AnswerDone:
             f"{completion.engine}:{completion.model}" if completion else None,
         ),
         request_id=exchange.request_id,
+        spans=spans,
     )

@@ -19,6 +19,7 @@ from gateway.clients import (
     EMBEDDER_SERVICE,
     GENERATOR_SERVICE,
     RERANKER_SERVICE,
+    AnswerSpan,
     Completion,
     EmbedderClient,
     GeneratorClient,
@@ -254,6 +255,23 @@ async def test_an_answer_is_pieces_and_one_completion(
     assert not request.HasField("max_tokens")
 
 
+async def test_marks_come_with_the_end(generator: GeneratorClient, script: Script) -> None:
+    script.twist = lambda ends: [marking((0, 1, 3), (0, 3, 4))]
+    *_, last = await answer(generator)
+    assert last.spans == (AnswerSpan(0, 1, 3), AnswerSpan(0, 3, 4))
+
+
+# The one passage is "text".
+@pytest.mark.parametrize("span", [(1, 0, 1), (0, 2, 5), (0, 2, 2), (0, 3, 1)])
+async def test_a_mark_outside_of_its_passage_is_nonsense(
+    generator: GeneratorClient, script: Script, span: tuple[int, int, int]
+) -> None:
+    script.twist = lambda ends: [marking(span)]
+    with pytest.raises(ServiceError) as caught:
+        await answer(generator)
+    assert caught.value.reason is Reason.MODEL_FAILED
+
+
 @pytest.mark.parametrize(
     "twist",
     [
@@ -296,6 +314,11 @@ async def test_a_failure_in_the_middle_is_raised_after_the_pieces(
             while True:
                 await anext(pieces)
     assert caught.value.reason is Reason.GENERATOR_UNAVAILABLE
+
+
+def marking(*spans: tuple[int, int, int]) -> generator_pb2.GenerateAnswerResponse:
+    marks = [generator_pb2.AnswerSpan(passage=p, start=s, end=e) for p, s, e in spans]
+    return generator_pb2.GenerateAnswerResponse(completion=generator_pb2.Completion(spans=marks))
 
 
 def _changed(answer: Any, **fields: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
-from gateway.clients import Completion, ModelIdentity, Passage, Scores
+from gateway.clients import AnswerSpan, Completion, ModelIdentity, Passage, Scores
 from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Pipeline, Policy, QuestionVector
 from gateway.search.filters import Filter
@@ -22,6 +22,11 @@ from runtime.telemetry import Tracing
 MODEL = Model("all-MiniLM-L6-v2", "a" * 64, 4)
 RERANKER = ModelIdentity("late", "b" * 64, 0, 256)
 COMPLETION = Completion("extractive", "MiniLM", 0, 3, False, True, False)
+
+
+def marked(*spans: tuple[int, int, int]) -> Completion:
+    """With spans: (passage, start, end) of each."""
+    return replace(COMPLETION, spans=tuple(AnswerSpan(*span) for span in spans))
 
 
 def hit(name: str, score: float, **metadata: Any) -> Hit:

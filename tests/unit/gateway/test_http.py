@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from support.gateway import marked
 from support.http import Site
 
 from gateway.metrics import GatewayMetrics
@@ -36,7 +37,9 @@ def check_problem(response: httpx.Response, status: int, reason: str) -> dict[st
 
 
 async def test_an_answer_has_the_shape_of_the_contract() -> None:
-    async with Site().client() as client:
+    site = Site()
+    site.parts.generator.pieces = ("Because ", "of [1].", marked((0, 8, 9)))
+    async with site.client() as client:
         response = await client.post("/query", json=QUERY)
     assert response.status_code == 200
     body = response.json()
@@ -57,7 +60,9 @@ async def test_an_answer_has_the_shape_of_the_contract() -> None:
         "score": body["sources"][0]["score"],
         "scores": {"dense": 0.9, "sparse": None, "rerank": 0.1},
         "metadata": {"title": "A"},
+        "spans": [{"start": 8, "end": 9}],
     }
+    assert [source["spans"] for source in body["sources"][1:]] == [[], []]
     assert body["request_id"] == response.headers["x-request-id"]
 
 
@@ -68,6 +73,7 @@ async def test_a_search_has_no_generation_fields() -> None:
         "sources", "latency_ms", "cache_hit", "timings_ms", "degraded", "request_id",
     }  # fmt: skip
     assert set(body["timings_ms"]) == {"embed", "search", "rerank"}
+    assert "spans" not in body["sources"][0]
 
 
 @pytest.mark.parametrize("top_k", [51, 200])

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.gateway import FakeStage
+from support.gateway import FakeStage, marked
 from support.http import Site, on_a_socket
 
 from gateway import sse
@@ -119,7 +119,9 @@ async def test_a_body_that_never_comes_is_504() -> None:
 
 
 async def test_a_stream_is_sources_tokens_and_done() -> None:
-    async with connected(Site()) as (reader, writer):
+    site = Site()
+    site.parts.generator.pieces = ("Because ", "of [1].", marked((0, 0, 4), (0, 8, 9), (2, 5, 7)))
+    async with connected(site) as (reader, writer):
         writer.write(post("/query", QUERY | {"stream": True}))
         status, headers = await head_of(reader)
         body = await chunks_of(reader)
@@ -136,6 +138,9 @@ async def test_a_stream_is_sources_tokens_and_done() -> None:
     assert values[1:3] == [{"text": "Because "}, {"text": "of [1]."}]
     assert values[3]["answer"] == "Because of [1]."
     assert "sources" not in values[3]
+    assert values[3]["spans"] == [
+        [{"start": 0, "end": 4}, {"start": 8, "end": 9}], [], [{"start": 5, "end": 7}]
+    ]  # fmt: skip
 
 
 async def test_a_failure_before_the_first_event_has_its_own_status() -> None:

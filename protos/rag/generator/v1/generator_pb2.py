@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rag/generator/v1/generator.proto\x12\x10rag.generator.v1\"&\n\x07Passage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\"\xa8\x01\n\x15GenerateAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12+\n\x08passages\x18\x02 \x03(\x0b\x32\x19.rag.generator.v1.Passage\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x0e\n\x0c_temperatureB\r\n\x0b_max_tokens\"k\n\x16GenerateAnswerResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x32\n\ncompletion\x18\x02 \x01(\x0b\x32\x1c.rag.generator.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"\x9d\x01\n\nCompletion\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x08\x12\x1a\n\x12passages_truncated\x18\x07 \x01(\x08\x32y\n\x10GeneratorService\x12\x65\n\x0eGenerateAnswer\x12\'.rag.generator.v1.GenerateAnswerRequest\x1a(.rag.generator.v1.GenerateAnswerResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rag/generator/v1/generator.proto\x12\x10rag.generator.v1\"&\n\x07Passage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\"\xa8\x01\n\x15GenerateAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12+\n\x08passages\x18\x02 \x03(\x0b\x32\x19.rag.generator.v1.Passage\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x0e\n\x0c_temperatureB\r\n\x0b_max_tokens\"k\n\x16GenerateAnswerResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x32\n\ncompletion\x18\x02 \x01(\x0b\x32\x1c.rag.generator.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"\xca\x01\n\nCompletion\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x08\x12\x1a\n\x12passages_truncated\x18\x07 \x01(\x08\x12+\n\x05spans\x18\x08 \x03(\x0b\x32\x1c.rag.generator.v1.AnswerSpan\"9\n\nAnswerSpan\x12\x0f\n\x07passage\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r2y\n\x10GeneratorService\x12\x65\n\x0eGenerateAnswer\x12\'.rag.generator.v1.GenerateAnswerRequest\x1a(.rag.generator.v1.GenerateAnswerResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEANSWERRESPONSE']._serialized_start=265
   _globals['_GENERATEANSWERRESPONSE']._serialized_end=372
   _globals['_COMPLETION']._serialized_start=375
-  _globals['_COMPLETION']._serialized_end=532
-  _globals['_GENERATORSERVICE']._serialized_start=534
-  _globals['_GENERATORSERVICE']._serialized_end=655
+  _globals['_COMPLETION']._serialized_end=577
+  _globals['_ANSWERSPAN']._serialized_start=579
+  _globals['_ANSWERSPAN']._serialized_end=636
+  _globals['_GENERATORSERVICE']._serialized_start=638
+  _globals['_GENERATORSERVICE']._serialized_end=759
 # @@protoc_insertion_point(module_scope)

@@ -119,6 +119,7 @@ class Completion(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
     PASSAGES_TRUNCATED_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """Which engine wrote the answer: "dspy" or "extractive"."""
     model: _builtins.str
@@ -133,6 +134,12 @@ class Completion(_message.Message):
     """False when the passages do not answer the question."""
     passages_truncated: _builtins.bool
     """True when passages were left out or cut to fit the token budget."""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerSpan]:
+        """Where in the passages the answer stands, by the passages' order and then
+        their own; empty when the engine marks nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -143,11 +150,39 @@ class Completion(_message.Message):
         fallback: _builtins.bool = ...,
         answered: _builtins.bool = ...,
         passages_truncated: _builtins.bool = ...,
+        spans: _abc.Iterable[Global___AnswerSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "completion_tokens", b"completion_tokens", "engine", b"engine", "fallback", b"fallback", "model", b"model", "passages_truncated", b"passages_truncated", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "completion_tokens", b"completion_tokens", "engine", b"engine", "fallback", b"fallback", "model", b"model", "passages_truncated", b"passages_truncated", "prompt_tokens", b"prompt_tokens", "spans", b"spans"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Completion: _TypeAlias = Completion  # noqa: Y015
+
+@_typing.final
+class AnswerSpan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    passage: _builtins.int
+    """0-based place in `passages`."""
+    start: _builtins.int
+    """Unicode characters of the passage's text, half open: [start, end)."""
+    end: _builtins.int
+    def __init__(
+        self,
+        *,
+        passage: _builtins.int = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "passage", b"passage", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerSpan: _TypeAlias = AnswerSpan  # noqa: Y015
