@@ -33,6 +33,7 @@ MEASUREMENTS: Final = {
     "memory": "memory",
     "ingest": "ingest",
     "retrieval": "retrieval",
+    "reranked": "reranked",
     "gpu": "gpu",
 }
 # Not among "all": the one installs other projects first, gigabytes from a package registry, the
@@ -60,7 +61,13 @@ def main() -> None:
     usual = [name for name in MEASUREMENTS if name not in ON_REQUEST]
     names = arguments.measurements or usual
     data = data_folder(needed=not WITHOUT_DATA.issuperset(names))
-    options = Options(data, arguments.quick, _chunking(arguments), arguments.minutes)
+    options = Options(
+        data,
+        arguments.quick,
+        _chunking(arguments),
+        arguments.minutes,
+        tuple(arguments.reranker),
+    )
     here = machine()
     print(
         f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB; "
@@ -96,6 +103,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--chunk-size", type=int, help="for retrieval: characters of a chunk")
     parser.add_argument("--overlap", type=int, help="for retrieval: characters two chunks share")
     parser.add_argument("--minutes", type=float, help="for memory: how long it is watched")
+    parser.add_argument(
+        "--reranker",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="for reranked: a model to try, by name or folder; may be repeated",
+    )
     arguments = parser.parse_args()
     for name in arguments.measurements:
         if name not in MEASUREMENTS:

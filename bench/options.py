@@ -13,12 +13,14 @@ class Options:
 
     chunking: `chunk_size` and `overlap` for retrieval; empty leaves the system's defaults.
     minutes: how long memory is watched; None: as long as the measurement itself says.
+    rerankers: models that `reranked` tries, hub names or folders; empty: its own choice.
     """
 
     data: Path
     quick: bool = False
     chunking: dict[str, int] = field(default_factory=dict)
     minutes: float | None = None
+    rerankers: tuple[str, ...] = ()
 
     def rounds(self, full: int) -> int:
         """Interleaved rounds; medians need several."""

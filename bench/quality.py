@@ -1,8 +1,8 @@
-"""`python -m bench.quality`: commits the quality of the last run as what must not get worse.
+"""`python -m bench.quality`: commits the quality of the last runs as what must not get worse.
 
 `bench/quality.json` holds, for each collection and mode, the means of the gated measures and
-nDCG@10 of every question; `python -m bench retrieval` compares with it, and fails when a mean
-falls by more than TOLERANCE.
+one measure of every question; `python -m bench retrieval`, `reranked` and `reading` compare with
+it, and fail when a mean falls by more than TOLERANCE.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from bench.significance import paired_p
 
 COMMITTED: Final = ROOT / "bench" / "quality.json"
 # What must not fall, and by how much it may: ten times what rounding and bf16 move.
-GATED: Final = ("nDCG@10", "recall@50", "MRR")
+GATED: Final = ("nDCG@10", "recall@50", "MRR", "token F1", "in the sentence", "abstained")
 TOLERANCE: Final = 0.01
+# The measurements whose results hold a "quality" in the form of this file.
+MEASURED: Final = ("retrieval", "reranked", "reading")
 PER_QUESTION: Final = "nDCG@10"
 _DIGITS: Final = 4
 # Means are of unrounded values, and committed ones are rounded.
@@ -34,7 +36,8 @@ class Quality(msgspec.Struct, frozen=True):
     """One mode on one collection.
 
     means: measure → mean over the questions, in 0..1.
-    questions: nDCG@10 of each question, in the order of the collection's questions.
+    questions: nDCG@10 of each question, or token F1 of its answer, in the order in which they
+        were asked.
     """
 
     means: dict[str, float]
@@ -74,7 +77,7 @@ def commit(figures: Figures, path: Path = COMMITTED) -> None:
 
 
 def _line(found: Quality) -> str:
-    means = {measure: round(found.means[measure], _DIGITS) for measure in GATED}
+    means = {name: round(found.means[name], _DIGITS) for name in GATED if name in found.means}
     questions = [round(value, _DIGITS) for value in found.questions]
     return json.dumps({"means": means, "questions": questions})
 
@@ -94,11 +97,10 @@ def _worse(name: str, modes: Mapping[str, Quality], before: Figures) -> Iterator
         if then is None:
             yield f"{name}, {mode}: no committed figures; `python -m bench.quality` commits them"
             continue
-        for measure in GATED:
-            fallen = then.means[measure] - now.means[measure]
-            if fallen > TOLERANCE + _ROUNDING:
+        for measure, mean in then.means.items():
+            if mean - now.means[measure] > TOLERANCE + _ROUNDING:
                 yield (
-                    f"{name}, {mode}: {measure} fell from {then.means[measure]:.3f} to "
+                    f"{name}, {mode}: {measure} fell from {mean:.3f} to "
                     f"{now.means[measure]:.3f}, by more than {TOLERANCE:g}"
                 )
 
@@ -119,14 +121,22 @@ def p_text(p: float) -> str:
 
 
 def main() -> None:
-    """Commits the last full run; exits 1 where there is none, or it had another chunking."""
-    path = RESULTS / "retrieval.json"
-    if not path.exists():
+    """Commits the last full runs; exits 1 where there is none, or one had another chunking.
+
+    Rows that those runs did not measure stay as they were committed.
+    """
+    figures = {name: dict(modes) for name, modes in committed(COMMITTED).items()}
+    paths = [path for name in MEASURED if (path := RESULTS / f"{name}.json").exists()]
+    if not paths:
         sys.exit("bench.quality: no results; run `make bench-quality` first")
-    figures: dict[str, Any] = json.loads(path.read_text())["figures"]
-    if figures["chunking"]:
-        sys.exit(f"bench.quality: the last run had {figures['chunking']}, not the defaults")
-    commit(msgspec.convert(figures["quality"], dict[str, dict[str, Quality]]))
+    for path in paths:
+        found: dict[str, Any] = json.loads(path.read_text())["figures"]
+        if chunking := found.get("chunking"):
+            sys.exit(f"bench.quality: the last run had {chunking}, not the defaults")
+        quality = msgspec.convert(found["quality"], dict[str, dict[str, Quality]])
+        for name, modes in quality.items():
+            figures.setdefault(name, {}).update(modes)
+    commit(figures, COMMITTED)
     print(f"Wrote {COMMITTED}.")
 
 

@@ -1,0 +1,258 @@
+"""What reranking brings: the same passages in the order of retrieval, of rerankers, and at best.
+
+Each collection is indexed and asked once, through the API. Then each reranker scores the same
+passages: a worker of its own over gRPC, as the gateway calls it, and the gateway's own function
+fuses its scores with the ranks of retrieval (`RERANK_FUSION_K`). So rerankers differ in nothing
+but their scores, and no collection is indexed twice.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import uvloop
+
+from bench import worker
+from bench.candidates import Candidates, retrieve
+from bench.contestants import MODEL
+from bench.datasets import CHOICES, COLLECTIONS, ROOT
+from bench.flood import score_all
+from bench.options import Options
+from bench.quality import Quality, committed, p_text, quality_of, regressions
+from bench.reference import QueryPassages
+from bench.report import Report, Table, Target, number
+from bench.retrieval import MEASURES
+from bench.significance import paired_p
+from gateway.fusion import fuse
+from gateway.settings import GatewaySettings
+from reranker_worker.settings import RerankerSettings
+
+NAMES: Final = (*COLLECTIONS, "rust-book", *CHOICES)
+# The fewest documents of each kind.
+QUICK: Final = ("cacm", "wikiqa")
+SHIPPED: Final = "production-rag/reranker"
+SHIPPED_FILE: Final = ROOT / "encoders" / "trained" / "reranker.safetensors"
+RETRIEVAL: Final = "retrieval order"
+BEST: Final = "best order"
+# The row that is held to the committed figures: whatever reranks unless it is told otherwise.
+GUARDED: Final = "default reranking"
+GAP_TO_CLOSE: Final = 0.2
+# Below, a difference is hardly luck.
+SIGNIFICANT: Final = 0.05
+NDCG: Final = "nDCG@10"
+TOP_3: Final = "success@3"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """scores: of each question, one per passage; seconds: for all, one question after another."""
+
+    scores: list[list[float]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One collection. orders: name of an order → its quality, RETRIEVAL and BEST among them."""
+
+    questions: int
+    passages: int
+    orders: dict[str, Quality]
+
+    def gap_closed(self, order: str) -> float:
+        """Share of the way in nDCG@10 from retrieval's order to the best one; 0 where they are
+        equal, negative where the order is worse than retrieval's."""
+        base, best, now = (self.orders[name].means[NDCG] for name in (RETRIEVAL, BEST, order))
+        return (now - base) / (best - base) if best > base else 0.0
+
+    def p(self, order: str) -> float:
+        """p of the paired test of nDCG@10 against retrieval's order."""
+        return paired_p(self.orders[order].questions, self.orders[RETRIEVAL].questions)
+
+    def top_3_change(self, order: str) -> float:
+        """Relative change of the share of questions with a relevant document among three."""
+        return self.orders[order].means[TOP_3] / self.orders[RETRIEVAL].means[TOP_3] - 1
+
+
+def run(options: Options) -> Report:
+    """Retrieves every collection, then starts one reranker after another."""
+    policy = GatewaySettings(_env_file=None)
+    default = RerankerSettings(_env_file=None).reranker_model
+    models = options.rerankers or usual(default)
+    names = QUICK if options.quick else NAMES
+    asked = {name: retrieve(options.data, name, policy.rerank_candidates) for name in names}
+    scored = {label(model): score(model, asked) for model in models}
+    measured = {
+        name: measure(
+            questions,
+            {model: found[name].scores for model, found in scored.items()},
+            policy.rerank_fusion_k,
+        )
+        for name, questions in asked.items()
+    }
+    by_default = label(default) if policy.rerank_fusion == "off" else fused(label(default))
+    cost_ms = {
+        model: _passage_ms(found, measured) * policy.rerank_candidates
+        for model, found in scored.items()
+    }
+    return report(measured, by_default, cost_ms, policy.rerank_candidates)
+
+
+def usual(default: str) -> tuple[str, ...]:
+    """The models to try: untrained, the shipped one where it is there, and the default."""
+    shipped = [SHIPPED] if SHIPPED_FILE.is_file() else []
+    return tuple(dict.fromkeys([MODEL, *shipped, default]))
+
+
+def label(model: str) -> str:
+    """How the model is called in tables: of a folder, its last part."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def fused(model: str) -> str:
+    """The name of the order in which its ranks are fused with retrieval's."""
+    return f"{model}, fused"
+
+
+def score(model: str, asked: Mapping[str, Sequence[Candidates]]) -> dict[str, Scored]:
+    """The scores of a worker that runs the model, by collection."""
+    with worker.running("reranker_worker", reranker_model=model) as running:
+        return {name: _score(running.target, questions) for name, questions in asked.items()}
+
+
+def _score(target: str, asked: Sequence[Candidates]) -> Scored:
+    questions = [QueryPassages(one.query, one.passages) for one in asked]
+    # One call at a time: its time is then that of a question which finds the worker free.
+    computed = uvloop.run(score_all(target, questions, 1))
+    ends = np.cumsum([len(one.passages) for one in asked])
+    parts = np.split(computed.values, ends[:-1])
+    return Scored([part.tolist() for part in parts], computed.seconds)
+
+
+def measure(
+    asked: Sequence[Candidates], scores: Mapping[str, Sequence[Sequence[float]]], fusion_k: int
+) -> Measured:
+    """The quality of every order of the candidates.
+
+    scores: model → of each question, a score per passage.
+    """
+    orders = {
+        RETRIEVAL: _quality(asked, [range(len(one.passages)) for one in asked]),
+        BEST: _quality(asked, [one.best_order for one in asked]),
+    }
+    for model, of_questions in scores.items():
+        for name, k in ((model, None), (fused(model), fusion_k)):
+            ordered = [[at for at, _ in fuse(values, k)] for values in of_questions]
+            orders[name] = _quality(asked, ordered)
+    return Measured(len(asked), sum(len(one.passages) for one in asked), orders)
+
+
+def _quality(asked: Sequence[Candidates], orders: Sequence[Sequence[int]]) -> Quality:
+    rankings = [one.ranking(order) for one, order in zip(asked, orders, strict=True)]
+    return quality_of(
+        {
+            name: [of(ranking, one.grades) for ranking, one in zip(rankings, asked, strict=True)]
+            for name, of in MEASURES.items()
+        }
+    )
+
+
+def _passage_ms(found: Mapping[str, Scored], measured: Mapping[str, Measured]) -> float:
+    seconds = sum(scored.seconds for scored in found.values())
+    return seconds * 1000 / sum(one.passages for one in measured.values())
+
+
+def report(
+    measured: Mapping[str, Measured], by_default: str, cost_ms: Mapping[str, float], most: int
+) -> Report:
+    """by_default: the order that the gateway takes by default, where it was measured.
+
+    cost_ms: model → time to score `most` passages, the most that a reranker is given.
+    """
+    orders = next(iter(measured.values())).orders
+    tables = [_table(name, found) for name, found in measured.items()]
+    tables += [_summary(measured, [o for o in orders if o not in (RETRIEVAL, BEST)])]
+    tables += [_cost(cost_ms, most)]
+    guarded, targets = {}, []
+    if by_default in orders:
+        guarded = {name: {GUARDED: found.orders[by_default]} for name, found in measured.items()}
+        targets = _targets(measured, by_default)
+    figures: dict[str, Any] = {
+        "collections": msgspec.to_builtins(measured),
+        "gap_closed": {
+            order: {name: found.gap_closed(order) for name, found in measured.items()}
+            for order in orders
+        },
+        "cost_ms": dict(cost_ms),
+        "quality": msgspec.to_builtins(guarded),
+    }
+    return Report(figures, tables, targets, regressions(guarded, committed()))
+
+
+def _table(name: str, found: Measured) -> Table:
+    columns = (
+        "order", NDCG, "p, retrieval", "gap closed", TOP_3, "change of top 3", "MRR",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for order, quality in found.orders.items():
+        compared = (
+            p_text(found.p(order)),
+            f"{found.gap_closed(order):+.0%}",
+            f"{found.top_3_change(order):+.1%}",
+        )
+        p, gap, change = ("", "", "") if order == RETRIEVAL else compared
+        ndcg, top_3, mrr = (f"{quality.means[one]:.3f}" for one in (NDCG, TOP_3, "MRR"))
+        rows.append((order, ndcg, p, gap, top_3, change, mrr))
+    return Table(f"{name}: {found.questions} questions", columns, rows)
+
+
+def _summary(measured: Mapping[str, Measured], orders: Sequence[str]) -> Table:
+    sets = measured.values()
+    rows: list[tuple[str, ...]] = []
+    for order in orders:
+        gains = [one.gap_closed(order) for one in sets]
+        certain = [one.gap_closed(order) for one in sets if one.p(order) < SIGNIFICANT]
+        rows.append(
+            (
+                order,
+                f"{statistics.fmean(one.orders[order].means[NDCG] for one in sets):.3f}",
+                f"{statistics.fmean(gains):+.0%}",
+                f"{sum(gain > 0 for gain in gains)} ({sum(gain > 0 for gain in certain)})",
+                f"{sum(gain < 0 for gain in gains)} ({sum(gain < 0 for gain in certain)})",
+                f"{statistics.fmean(one.top_3_change(order) for one in sets):+.1%}",
+            )
+        )
+    return Table(
+        f"Mean of {len(measured)} collections",
+        ("order", NDCG, "gap closed", "better on (p < .05)", "worse on (p < .05)",
+         "change of top 3"),
+        rows,
+    )  # fmt: skip
+
+
+def _cost(cost_ms: Mapping[str, float], most: int) -> Table:
+    return Table(
+        f"Time to score {most} passages, one call after another",
+        ("reranker", "ms"),
+        [(model, number(ms)) for model, ms in cost_ms.items()],
+    )
+
+
+def _targets(measured: Mapping[str, Measured], order: str) -> list[Target]:
+    closed = statistics.fmean(found.gap_closed(order) for found in measured.values())
+    mean = Target("mean share of the gap closed", closed, GAP_TO_CLOSE, at_most=False)
+    return [mean] + [
+        Target(
+            f"nDCG@10 of default reranking less that of retrieval on {name}",
+            found.orders[order].means[NDCG] - found.orders[RETRIEVAL].means[NDCG],
+            0.0,
+            at_most=False,
+        )
+        for name, found in measured.items()
+    ]
