@@ -37,16 +37,35 @@ _TEMPLATE = re.compile(r"\{\{#[^{}]{0,200}\}\}")
 _STRONG = re.compile(r"(\*\*\*|\*\*|\*|~~)(?=\S)(.{1,300}?)(?<=\S)\1", re.DOTALL)
 _UNDERSCORED = re.compile(r"(?<!\w)(__|_)(?=\S)(.{1,300}?)(?<=\S)\1(?!\w)", re.DOTALL)
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+_NEWLINE = re.compile(r"\r\n?|\n")
 _HIDDEN = re.compile("\x00(\\d+)\x00")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Source of a paragraph, or of a list item, or a table row that is ready to be read."""
+    """Source of a paragraph, or of a list item, or a table row that is ready to be read.
+
+    lines: of the passage, whole, that hold it; start: the place of their first character in it.
+    """
 
     text: str
+    lines: str = ""
+    start: int = 0
     in_list: bool = False
     row: bool = False
+
+    def find(self, part: str, after: int) -> tuple[int, int] | None:
+        """Characters [start, end) of the passage that `part` of the text takes, not before
+        `after`; None where it is not there but for indents and marks of quotes."""
+        begin = -1
+        end = max(0, after - self.start)
+        for line in map(str.strip, part.split("\n")):
+            at = self.lines.find(line, end)
+            if at < 0 or (begin >= 0 and self.lines[end:at].strip("> \t\r\n")):
+                return None
+            begin = at if begin < 0 else begin
+            end = at + len(line)
+        return self.start + begin, self.start + end
 
 
 def plain(markdown: str) -> str:
@@ -83,8 +102,18 @@ def read_blocks(passage: str) -> Iterator[Block]:
     cells: list[str] = []
     within = ""
     lists = 0
-    text = passage[:MAX_PASSAGE_CHARACTERS].replace("\x00", "")
-    for token in parser.parse(_DEFINITION.sub("", _after_open_fence(text))):
+    row: Sequence[int] = ()
+    # Every character stays in its place.
+    text = passage[:MAX_PASSAGE_CHARACTERS].replace("\x00", "\ufffd")
+    text = _DEFINITION.sub(lambda match: " " * len(match.group()), text)
+    outside = _end_of_open_fence(text)
+    starts = [outside, *(match.end() for match in _NEWLINE.finditer(text, outside)), len(text)]
+
+    def block(content: str, map_: Sequence[int], **kind: bool) -> Block:
+        start, end = (starts[min(line, len(starts) - 1)] for line in map_)
+        return Block(content, text[start:end], start, **kind)
+
+    for token in parser.parse(text[outside:]):
         if token.type in ("heading_open", "th_open", "td_open"):
             within = token.type
         elif token.type in ("heading_close", "th_close", "td_close"):
@@ -97,8 +126,9 @@ def read_blocks(passage: str) -> Iterator[Block]:
             headers = []
         elif token.type == "tr_open":
             cells = []
+            row = token.map or [0, 0]
         elif token.type == "tr_close" and cells:
-            yield Block(_row(headers, cells), row=True)
+            yield block(_row(headers, cells), row, row=True)
         elif token.type == "inline":
             if within == "th_open":
                 headers.append(plain(token.content[:MAX_RAW_CHARACTERS]))
@@ -108,7 +138,7 @@ def read_blocks(passage: str) -> Iterator[Block]:
             elif token.content.strip() and (
                 not within or (within == "heading_open" and token.content.rstrip()[-1] in ".!?")
             ):
-                yield Block(token.content, in_list=lists > 0)
+                yield block(token.content, token.map or [0, 0], in_list=lists > 0)
 
 
 def is_links(block: str) -> bool:
@@ -118,8 +148,8 @@ def is_links(block: str) -> bool:
     return rest != source and not re.search(r"[^\W_]", rest)
 
 
-def _after_open_fence(passage: str) -> str:
-    """The passage without the code it starts in the middle of, if it does.
+def _end_of_open_fence(passage: str) -> int:
+    """Where the code ends that the passage starts in the middle of; 0 if it does not.
 
     A fence with an info string can only open. Reading the fences from either
     state, the one that contradicts this less is taken; when in doubt, a
@@ -136,8 +166,8 @@ def _after_open_fence(passage: str) -> str:
         return found + inside
 
     if fences and faults(inside=True) < faults(inside=False):
-        return passage[fences[0].end() :]
-    return passage
+        return fences[0].end()
+    return 0
 
 
 def _row(headers: Sequence[str], cells: Sequence[str]) -> str:

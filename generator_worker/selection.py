@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from generator_worker.sentences import Form, leans, words
+from generator_worker.sentences import Form, Place, leans, words
 
 Vectors = npt.NDArray[np.float32]
 
@@ -65,12 +65,16 @@ _DEFINES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence and where it stands: passage (0-based, best first) and place in it."""
+    """A sentence and where it stands: passage (0-based, best first) and order in it.
+
+    places: of its source, as far as they are known; in two passages where it was cut between them.
+    """
 
     passage: int
     ordinal: int
     text: str
     form: Form = Form.WHOLE
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Final
@@ -94,21 +95,54 @@ class Form(Enum):
     TITLE = "title"
 
 
-def split_sentences(passage: str) -> list[str]:
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Characters [start, end) of the text of a passage (0-based), as it was given."""
+
+    passage: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A sentence as it is read; places: where its source stands, none where that is not known."""
+
+    text: str
+    places: tuple[Place, ...] = ()
+
+
+def split_sentences(passage: str, number: int = 0) -> list[Excerpt]:
     """The sentences of a passage in reading order, cleaned, none empty or longer than
     MAX_SENTENCE_CHARACTERS; list items count as sentences of their own, and so do table rows
-    ("Type: i32; Size: 4 bytes.").
+    ("Type: i32; Size: 4 bytes."). number: of the passage, for the places.
     """
-    sentences: list[str] = []
+    sentences: list[Excerpt] = []
     for block, following in pairwise([*read_blocks(passage), Block("")]):
         if block.row:
             # Semicolons are not what tells code here.
             if _is_prose(block.text.replace(";", "")):
-                sentences.append(_cut(block.text))
+                place = Place(number, block.start, block.start + len(block.lines))
+                text = _cut(block.text)
+                sentences.append(Excerpt(text, (place,) if text == block.text else ()))
         elif not is_links(block.text) and not _is_heading(block, following):
-            cleaned = (_cut(plain(raw[:MAX_RAW_CHARACTERS])) for raw in _split_block(block.text))
-            sentences.extend(filter(_is_prose, cleaned))
+            sentences.extend(_excerpts(block, number))
     return sentences
+
+
+def _excerpts(block: Block, number: int) -> Iterator[Excerpt]:
+    after = block.start
+    for raw in _split_block(block.text):
+        whole = plain(raw[:MAX_RAW_CHARACTERS])
+        text = _cut(whole)
+        # What is read is never longer than its source, so of a sentence that is cut so many
+        # characters are read for certain.
+        shown = MAX_RAW_CHARACTERS if text == whole else len(text) - 1
+        found = block.find(raw[:shown], after)
+        if found is not None:
+            after = found[1]
+        if _is_prose(text):
+            yield Excerpt(text, () if found is None else (Place(number, *found),))
 
 
 def is_question(sentence: str) -> bool:

@@ -21,7 +21,7 @@ from generator_worker.selection import (
     overlap,
     relevance,
 )
-from generator_worker.sentences import forms, is_question, join, split_sentences
+from generator_worker.sentences import Excerpt, forms, is_question, join, split_sentences
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline, expired
 
@@ -124,32 +124,35 @@ class ExtractiveEngine:
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
     """All sentences that may answer, best passage first; one that came already (chunks
     overlap) only once, and one cut between two passages whole."""
-    mended = mend([split_sentences(passage.text) for passage in passages])
+    mended = mend([split_sentences(p.text, number) for number, p in enumerate(passages)])
+    found = forms([[excerpt.text for excerpt in excerpts] for excerpts in mended])
     seen: set[str] = set()
     sentences: list[Sentence] = []
-    for number, (texts, found) in enumerate(zip(mended, forms(mended), strict=True)):
-        for ordinal, (text, form) in enumerate(zip(texts, found, strict=True)):
-            key = text.casefold()
-            if key not in seen and not is_question(text):
+    for number, excerpts in enumerate(mended):
+        for ordinal, (excerpt, form) in enumerate(zip(excerpts, found[number], strict=True)):
+            key = excerpt.text.casefold()
+            if key not in seen and not is_question(excerpt.text):
                 seen.add(key)
-                sentences.append(Sentence(number, ordinal, text, form))
+                sentences.append(Sentence(number, ordinal, excerpt.text, form, excerpt.places))
     return sentences
 
 
-def mend(passages: Sequence[Sequence[str]]) -> list[list[str]]:
+def mend(passages: Sequence[Sequence[Excerpt]]) -> list[list[Excerpt]]:
     """The sentences of each passage; where the last of one goes on as the first of another,
     the whole takes the place of the beginning and the end is left out; of a beginning whose whole
     is there, nothing is left."""
-    mended = [list(texts) for texts in passages]
+    mended = [list(excerpts) for excerpts in passages]
     for head, tail in permutations(mended, 2):
-        whole = join(head[-1], tail[0]) if head and tail else None
+        whole = join(head[-1].text, tail[0].text) if head and tail else None
         if whole is None:
             continue
-        if whole == tail[0] != head[-1]:
+        if whole == tail[0].text != head[-1].text:
             head.pop()
         else:
-            head[-1] = whole
-            tail.pop(0)
+            rest = tail.pop(0)
+            # Of a whole that was cut, what the tail holds may be gone.
+            places = head[-1].places + rest.places if whole.endswith(rest.text) else ()
+            head[-1] = Excerpt(whole, places)
     return mended
 
 

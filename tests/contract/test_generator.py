@@ -169,7 +169,7 @@ async def test_a_broken_model_is_said(model: WordModel) -> None:
 async def test_an_unforeseen_error_tells_nothing_of_itself(
     model: WordModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(text: str) -> list[str]:
+    def broken(text: str, number: int) -> list[str]:
         raise OSError("/secret/path")
 
     monkeypatch.setattr("generator_worker.engines.extractive.split_sentences", broken)

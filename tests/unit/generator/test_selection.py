@@ -150,6 +150,19 @@ def test_a_sentence_cut_between_two_passages_comes_whole_and_once(order: int) ->
     }
 
 
+def test_a_sentence_cut_between_two_passages_stands_in_both() -> None:
+    passages = [
+        Passage("It begins here. The power of it comes from the **patterns** that"),
+        Passage("comes from the **patterns** that it has. It ends here."),
+    ]
+    (mended,) = (s for s in read_sentences(passages) if s.text.startswith("The power"))
+    parts = [passages[place.passage].text[place.start : place.end] for place in mended.places]
+    assert parts == [
+        "The power of it comes from the **patterns** that",
+        "comes from the **patterns** that it has.",
+    ]
+
+
 def test_a_beginning_is_left_out_where_the_whole_is_there() -> None:
     passages = [Passage("When the operator calls"), Passage("When the operator calls, it ends.")]
     found = read_sentences(passages)

@@ -16,8 +16,14 @@ from generator_worker.sentences import (
     join,
     leans,
     plain,
-    split_sentences,
+    words,
 )
+from generator_worker.sentences import split_sentences as excerpts
+
+
+def split_sentences(passage: str) -> list[str]:
+    """The texts alone."""
+    return [excerpt.text for excerpt in excerpts(passage)]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +250,60 @@ def test_text_without_an_end_is_cut_at_a_space() -> None:
     (sentence,) = split_sentences("word " * 400)
     assert len(sentence) <= MAX_SENTENCE_CHARACTERS
     assert sentence.endswith("word…")
+
+
+def test_a_sentence_knows_its_place_in_the_source() -> None:
+    passage = (
+        "# Title here\r\n\r\nThe first **real** one is [here](https://a.b/c). A second\r\n"
+        "one wraps.\r\n\r\n[a]: https://a.b\n\n```\nA second one wraps.\n```\n\n"
+        "> A quoted one\n> wraps as well.\n\n- item one is said\n  - the nested item\n\n"
+        "| Type | Size |\n|---|---|\n| `i32` integers | four bytes |\n"
+    )
+    found = excerpts(passage, 3)
+    assert [excerpt.places[0].passage for excerpt in found] == [3] * 6
+    assert [
+        (excerpt.text, *(passage[place.start : place.end] for place in excerpt.places))
+        for excerpt in found
+    ] == [
+        ("The first real one is here.", "The first **real** one is [here](https://a.b/c)."),
+        ("A second one wraps.", "A second\r\none wraps."),
+        ("A quoted one wraps as well.", "A quoted one\n> wraps as well."),
+        ("item one is said", "item one is said"),
+        ("the nested item", "the nested item"),
+        (
+            "Type: `i32` integers; Size: four bytes.",
+            "| `i32` integers | four bytes |\n",
+        ),
+    ]
+
+
+def test_of_a_passage_that_begins_in_code_places_are_right() -> None:
+    passage = "The answer is here.\n```\n\nThe answer is here.\n\n```rust\nfn main() {"
+    (found,) = excerpts(passage)
+    assert [place.start for place in found.places] == [passage.rindex("The answer")]
+
+
+def test_of_a_sentence_that_is_cut_what_is_shown_is_its_place() -> None:
+    (found,) = excerpts("word " * 400)
+    (place,) = found.places
+    assert found.text.startswith(("word " * 400)[place.start : place.end].strip())
+
+
+_FRAGMENTS = st.sampled_from(
+    ["One is so. ", "Two\nis **so**. ", "> quoted one is so\n", "- an item is so\n", "\n\n",
+     "\r\n", "```\n", "    ", "| a b c | d |\n|---|---|\n", "| e f | g |\n", "\t", "[x](y) is so. ",
+     "====\n", "\x00", "&amp; is so. ", "[a]: b\n", "1. ", "`co.de` is. "]
+)  # fmt: skip
+
+
+@given(st.lists(_FRAGMENTS, max_size=12).map("".join))
+def test_what_stands_in_its_place_reads_as_the_sentence(passage: str) -> None:
+    for excerpt in excerpts(passage):
+        for place in excerpt.places:
+            assert 0 <= place.start < place.end <= len(passage)
+            source = passage[place.start : place.end]
+            if not source.startswith("|"):  # a row names its columns
+                assert words(plain(source)) == words(excerpt.text)
 
 
 @given(st.text(max_size=300))
