@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WORKERS = {"embedder_worker", "reranker_worker", "generator_worker"}
-OURS = WORKERS | {"runtime", "encoders", "gateway", "deploy", "rag"}
+OURS = WORKERS | {"runtime", "encoders", "gateway", "deploy", "rag", "training", "bench"}
 
 # What each package may import of ours; the stubs are ruled below, file by file.
 ALLOWED = {
@@ -18,8 +18,11 @@ ALLOWED = {
     "gateway": {"gateway", "runtime", "rag"},
     # The launcher reads what the processes it starts read, and nothing else of theirs.
     "deploy": {"deploy", "runtime", "settings"},
+    # Not installed: it makes adapters, of data that bench knows the place of, cut as documents are.
+    "training": {"training", "encoders", "gateway", "bench"},
     **{worker: {worker, "encoders", "runtime", "rag"} for worker in WORKERS},
 }
+TRAINING_BORROWS = {"bench.datasets", "gateway.chunking", "gateway.search.types"}
 # The only files that know protobuf.
 KNOW_STUBS = {"gateway/clients.py"} | {f"{worker}/service.py" for worker in WORKERS}
 # What a gateway image does not hold.
@@ -59,6 +62,17 @@ def test_imports_run_one_way(path: Path) -> None:
         assert name in KNOW_STUBS
     if package in ("gateway", "runtime", "deploy"):
         assert not imported & HEAVY
+
+
+def test_training_takes_the_place_of_data_and_the_cut_of_documents() -> None:
+    borrowed = {
+        node.module
+        for path in (ROOT / "training").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] in ("bench", "gateway")
+    }
+    assert borrowed <= TRAINING_BORROWS
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))

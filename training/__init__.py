@@ -1,0 +1,1 @@
+"""How the adapters that this project ships were made: `python -m training <adapter>`."""

@@ -1,0 +1,165 @@
+"""The reader: where in a passage the answer to a question stands, or that it stands not there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor, nn
+
+from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
+from encoders.location import locate
+from training.examples import Examples, Row
+from training.loop import Schedule, restore, train
+from training.lora import AdaptedBert
+from training.nearest import BASE, nearest, pool_of
+from training.squad import Parts
+
+log = logging.getLogger(__name__)
+
+RANK: Final = 32
+LEARNING_RATE: Final = 1e-3
+# Of question and passage together.
+MAX_TOKENS: Final = 256
+# The parts of the work folder.
+NEAREST_FILE: Final = "nearest.npy"
+READER_FOLDER: Final = "reader"
+# A logit that no softmax sees, and that float32 sums hold.
+_EXCLUDED: Final = -1e4
+
+Flags = NDArray[np.bool_]
+
+
+class Reader(nn.Module):
+    """Scores, for each token, that the answer begins and that it ends there; the first token
+    stands for "no answer here"."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
+        """folder: the base's; a BERT. tokenizer: cuts pairs and does not pad them."""
+        super().__init__()
+        self.bert = AdaptedBert(folder, rank)
+        self.head = nn.Linear(self.bert.dimension, 2)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self._tokenizer = tokenizer
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Adapters and head."""
+        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
+        head = ((names[name], parameter) for name, parameter in self.head.named_parameters())
+        return [*self.bert.trained(), *head]
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+        """The tokens of each (question, passage), the passage cut where both are too long."""
+        return list(self._tokenizer.encode_batch(list(pairs)))
+
+    def loss(self, batch: Sequence[Row]) -> Tensor:
+        """Mean over rows of -log p(begins) - log p(ends), both summed over all places where the
+        answer stands: people marked the text, and which of its places they meant is not known
+        (Clark and Gardner 2018, section 3.3).
+        """
+        encodings = self.encode([(row.question, row.passage) for row in batch])
+        begins = np.zeros((len(batch), max(map(len, encodings))), np.bool_)
+        ends = np.zeros_like(begins)
+        for at, (row, encoding) in enumerate(zip(batch, encodings, strict=True)):
+            mark(encoding, row, begins[at], ends[at])
+        logits = self(encodings)
+        losses = _marginal(logits[..., 0], begins) + _marginal(logits[..., 1], ends)
+        return losses.mean()
+
+    def forward(self, encodings: Sequence[Encoding]) -> Tensor:
+        """float32 [n, length, 2]: begins, ends. -10,000 at the question's tokens and padding."""
+        length = max(map(len, encodings))
+        ids = torch.zeros(len(encodings), length, dtype=torch.int64)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        for at, encoding in enumerate(encodings):
+            size = len(encoding)
+            ids[at, :size] = torch.tensor(encoding.ids)
+            types[at, :size] = torch.tensor(encoding.type_ids)
+            mask[at, :size] = 1
+        device = self.head.weight.device
+        ids, mask, types = ids.to(device), mask.to(device), types.to(device)
+        states = self.bert(ids, mask, types)
+        # float32: sums over tokens of bfloat16 logits would be coarse.
+        logits: Tensor = self.head(states.float())
+        allowed = types == 1
+        allowed[:, 0] = True
+        return logits.masked_fill(~allowed[..., None], _EXCLUDED)
+
+
+def _marginal(logits: Tensor, marked: Flags) -> Tensor:
+    """-log of the summed probability of the marked tokens: [n] of [n, length] and its flags."""
+    wrong = torch.from_numpy(~marked).to(logits.device)
+    right = logits.masked_fill(wrong, -torch.inf)
+    return torch.logsumexp(logits, -1) - torch.logsumexp(right, -1)
+
+
+def mark(encoding: Encoding, row: Row, begins: Flags, ends: Flags) -> None:
+    """Sets the tokens where an answer begins and ends; the first token where there is none, or
+    where each was cut off. begins, ends: bool [at least as many as tokens], all false.
+    """
+    found = False
+    for first, last in _places(row):
+        begin = encoding.char_to_token(first, 1)
+        end = encoding.char_to_token(last - 1, 1)
+        if begin is not None and end is not None:
+            begins[begin] = ends[end] = found = True
+    if not found:
+        begins[0] = ends[0] = True
+
+
+def _places(row: Row) -> Iterator[tuple[int, int]]:
+    """Ranges of characters of the passage in which an answer stands, word for word."""
+    for answer in row.answers:
+        at = row.passage.find(answer)
+        while at >= 0:
+            yield at, at + len(answer)
+            at = row.passage.find(answer, at + 1)
+
+
+def pair_tokenizer(max_tokens: int = MAX_TOKENS) -> Tokenizer:
+    """The base's own; of a pair that is too long the end of the passage is cut."""
+    tokenizer = Tokenizer.from_file(str(locate(BASE).folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens, strategy="only_second")
+    return tokenizer
+
+
+def new_reader(device: str = "cpu") -> Reader:
+    """The base with adapters that change nothing yet, drawn on the CPU wherever it runs."""
+    return Reader(locate(BASE).folder, pair_tokenizer()).to(device)
+
+
+def load_reader(folder: Path, device: str = "cpu") -> tuple[Reader, int]:
+    """The reader of the checkpoint in the work folder, and the steps it has been trained.
+
+    Raises FileNotFoundError when there is no checkpoint.
+    """
+    reader = new_reader(device)
+    return reader, restore(folder / READER_FOLDER, dict(reader.trained()))
+
+
+def train_reader(
+    parts: Parts, folder: Path, *, steps: int, seed: int, device: str = "cpu"
+) -> tuple[Reader, list[float]]:
+    """Trains on `parts.training`; returns the reader and its mean losses, one for each 50 steps.
+
+    folder: the work folder; a run that was broken off there is taken up again.
+    Raises ValueError when the folder holds a run with other settings or on other data.
+    """
+    pool = pool_of(parts.training)
+    folder.mkdir(parents=True, exist_ok=True)
+    near = nearest(pool, folder / NEAREST_FILE)
+    log.info("%d questions, %d passages", len(pool.asked), len(pool.texts))
+    # Here: what loading the base's embedder may draw depends on the caches of this machine.
+    torch.manual_seed(seed)
+    reader = new_reader(device)
+    schedule = Schedule(steps, LEARNING_RATE)
+    losses = train(reader, Examples(pool, near, seed), schedule, folder / READER_FOLDER, seed=seed)
+    return reader, losses
