@@ -34,6 +34,7 @@ MEASUREMENTS: Final = {
     "ingest": "ingest",
     "retrieval": "retrieval",
     "reranked": "reranked",
+    "reading": "reading",
     "gpu": "gpu",
 }
 # Not among "all": the one installs other projects first, gigabytes from a package registry, the

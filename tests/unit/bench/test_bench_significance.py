@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from bench.significance import DRAWS, paired_p
+from bench.significance import DRAWS, interval, paired_p
 
 
 def test_values_that_are_alike_do_not_differ() -> None:
@@ -43,3 +43,17 @@ def test_it_agrees_with_the_paired_t_test(shift: float) -> None:
 def test_what_does_not_pair_is_refused(one: list[float], other: list[float]) -> None:
     with pytest.raises(ValueError, match="not pairs"):
         paired_p(one, other)
+
+
+def test_the_interval_is_that_of_the_normal_distribution_for_many_values() -> None:
+    values = np.random.default_rng(5).normal(0.6, 0.3, 500)
+    low, high = interval(values.tolist())
+    half = 1.96 * values.std() / math.sqrt(500)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.002)
+    assert interval(values.tolist()) == (low, high)
+
+
+def test_values_that_are_all_alike_leave_no_room() -> None:
+    assert interval([0.5] * 3) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        interval([])
