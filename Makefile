@@ -24,7 +24,7 @@ help:
 	@echo 'make format            put the code into its format'
 	@echo 'make protos            write the stubs of protos/ again'
 	@echo 'make bench             measure speed and quality'
-	@echo 'make bench-quality     measure retrieval, and fail if it got worse'
+	@echo 'make bench-quality     measure retrieval, reranking and answers; fail if they got worse'
 	@echo 'make chaos             kill processes 260 times while documents are written and rebuilt'
 	@echo 'make clean             remove .venv, caches and build output; data/ stays'
 
@@ -62,9 +62,9 @@ protos: setup
 bench: setup
 	.venv/bin/python -m bench
 
-# QUICK=1 takes one collection: a minute.
+# QUICK=1 takes the smallest collections and few questions: a few minutes.
 bench-quality: setup
-	.venv/bin/python -m bench retrieval $(if $(QUICK),--quick)
+	.venv/bin/python -m bench retrieval reranked reading $(if $(QUICK),--quick)
 
 # CHAOS='--seed 7 --kills 20' repeats a run, or makes it shorter.
 chaos: setup

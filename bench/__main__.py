@@ -1,6 +1,6 @@
 """`python -m bench [measurement ...]`: runs them one after the other.
 
-By default all but those of ON_REQUEST, which take about 75 minutes on 2 cores.
+By default all but those of ON_REQUEST, which take about 95 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures the running system; docs/benchmarks.md says what and how. "
-        f"By default all but {' and '.join(sorted(ON_REQUEST))}: about 75 minutes on 2 cores.",
+        f"By default all but {' and '.join(sorted(ON_REQUEST))}: about 95 minutes on 2 cores.",
     )
     parser.add_argument(
         "measurements", nargs="*", metavar="measurement", help=f"of {', '.join(MEASUREMENTS)}"
