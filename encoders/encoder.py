@@ -194,6 +194,7 @@ def open_encoder(name: str, kind: Kind, runtime: Runtime) -> Encoder:
     program cannot run.
     """
     files = locate(name)
+    files.require(kind)
     digest = fingerprint(files, kind=kind)
     backend_name, reason = _choose_backend(runtime.backend)
     threads = runtime.threads or available_cpus()

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from typing import Final, get_args
 
 from encoders.blueprint import Blueprint, Kind, Prompt
 from encoders.identity import fingerprint
-from encoders.location import ModelFiles, locate
+from encoders.location import ModelFiles, ModelUnusableError, locate
 from encoders.openvino_import import import_openvino
 
 # Raised when what is written, or how a graph is made, changes.
@@ -125,11 +126,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Export a model for OpenVINO.")
     parser.add_argument("--kind", choices=get_args(Kind), required=True)
-    parser.add_argument("--model", required=True, help="hub name or local folder")
+    parser.add_argument("--model", required=True, help="hub name, local folder or adapter")
     parser.add_argument("--cache-dir", type=Path, required=True)
     given = parser.parse_args()
     given.cache_dir.mkdir(parents=True, exist_ok=True)
-    print(make_export(locate(given.model), given.kind, given.cache_dir))
+    try:
+        print(make_export(locate(given.model), given.kind, given.cache_dir))
+    except ModelUnusableError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _remove_stale(cache_dir: Path) -> None:
 
 def _export_in_child(files: ModelFiles, kind: Kind, cache_dir: Path, stopped: Event) -> None:
     command = [sys.executable, "-m", "encoders.export", "--kind", kind]
-    command += ["--model", str(files.folder), "--cache-dir", str(cache_dir)]
+    command += ["--model", str(files.source), "--cache-dir", str(cache_dir)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen(
         command,

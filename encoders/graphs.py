@@ -17,6 +17,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
+from encoders.adapters import Head, merge
 from encoders.blueprint import Blueprint, InputType, Kind, Prompt
 from encoders.location import ModelFiles, ModelUnusableError
 
@@ -117,6 +118,22 @@ class ScoreGraph(Graph):
         return scores.reshape(-1)
 
 
+class SpanGraph(Graph):
+    """Token ids of pairs → logits that an answer begins, ends there: float32 [n, length, 2]."""
+
+    def __init__(self, transformer: Any, head: Head, inputs: tuple[str, ...]) -> None:
+        super().__init__(transformer, inputs)
+        self.head = nn.Linear(head.weight.shape[1], len(head.bias))
+        self.head.load_state_dict(
+            {"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}
+        )
+
+    def answer(self, features: dict[str, Any]) -> Tensor:
+        states: Tensor = features["token_embeddings"]
+        logits: Tensor = self.head(states.float())
+        return logits
+
+
 def _activation(model: CrossEncoder) -> Callable[[Tensor], Tensor]:
     """Sigmoid for one label, whatever activation the model brings: scores are in 0..1."""
     activation = model.activation_fn
@@ -132,6 +149,7 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     """
     # It would draw "Loading weights" into the log.
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    files.require(kind)
     if kind == "cross_encoder":
         return _build_cross_encoder(files)
     model = SentenceTransformer(
@@ -139,6 +157,9 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     )
     model.eval()
     transformer = _transformer(model, files)
+    head = merge(files, transformer.model)
+    if head is not None:
+        return _build_reader(transformer, head)
     states = kind == "late_interaction"
     prompts = {name: _prompt(model, transformer, name) for name in _PROMPT_NAMES}
     excludes_prompt = any(prompt.excluded_tokens for prompt in prompts.values())
@@ -158,6 +179,21 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     )
     graph = TokenStatesGraph(model, inputs) if states else EmbeddingGraph(model, inputs)
     return blueprint, graph.eval()
+
+
+def _build_reader(transformer: Any, head: Head) -> tuple[Blueprint, Graph]:
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+    blueprint = Blueprint(
+        kind="reader",
+        inputs=inputs,
+        dimension=0,
+        normalised=False,
+        max_tokens=_max_tokens(transformer),
+        pad_id=_pad_id(transformer),
+        prompts={},
+        tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
+    )
+    return blueprint, SpanGraph(transformer, head, inputs).eval()
 
 
 def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:

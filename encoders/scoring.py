@@ -74,7 +74,7 @@ def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:
     """Loads a model with the engine that is right for it.
 
     A model with a head that reads pairs is a cross-encoder; of an embedding model
-    the token states are compared (late interaction).
+    the token states are compared (late interaction), as of an adapter trained for that.
 
     Raises ModelUnusableError, with a message for people.
     """
@@ -87,7 +87,13 @@ def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:
 
 
 def engine_of(files: ModelFiles) -> Kind:
-    """Which engine the model in these files is for."""
+    """Which engine the model in these files is for.
+
+    Raises ModelUnusableError for an adapter that scores nothing.
+    """
+    if files.adapter is not None:
+        files.require("late_interaction")
+        return "late_interaction"
     saved_as = _read_json(files.folder / "config_sentence_transformers.json").get("model_type")
     architectures = _read_json(files.folder / "config.json").get("architectures") or [""]
     if saved_as is not None:
