@@ -126,7 +126,7 @@ def wikiqa(data: Path) -> TestCollection:
 
 
 def trecqa(data: Path) -> TestCollection:
-    """TREC-QA's training and development parts: questions of TREC 8 to 12, sentences of news.
+    """TREC-QA's training and development parts: questions of TREC 8 to 13, sentences of news.
 
     A question that stands in both parts is two: its sentences are others.
     """
