@@ -11,7 +11,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,7 @@ import uvloop
 from bench import worker
 from bench.candidates import Candidates, retrieve
 from bench.contestants import MODEL
-from bench.datasets import CHOICES, COLLECTIONS, ROOT
+from bench.datasets import CHOICES, COLLECTIONS
 from bench.flood import score_all
 from bench.options import Options
 from bench.quality import Quality, committed, p_text, quality_of, regressions
@@ -29,6 +28,7 @@ from bench.reference import QueryPassages
 from bench.report import Report, Table, Target, number
 from bench.retrieval import MEASURES
 from bench.significance import paired_p
+from encoders.location import TRAINED
 from gateway.fusion import fuse
 from gateway.settings import GatewaySettings
 from reranker_worker.settings import RerankerSettings
@@ -37,7 +37,7 @@ NAMES: Final = (*COLLECTIONS, "rust-book", *CHOICES)
 # The fewest documents of each kind.
 QUICK: Final = ("cacm", "wikiqa")
 SHIPPED: Final = "production-rag/reranker"
-SHIPPED_FILE: Final = ROOT / "encoders" / "trained" / "reranker.safetensors"
+SHIPPED_FILE: Final = TRAINED / "reranker.safetensors"
 RETRIEVAL: Final = "retrieval order"
 BEST: Final = "best order"
 # The row that is held to the committed figures: whatever reranks unless it is told otherwise.
@@ -84,10 +84,10 @@ def run(options: Options) -> Report:
     """Retrieves every collection, then starts one reranker after another."""
     policy = GatewaySettings(_env_file=None)
     default = RerankerSettings(_env_file=None).reranker_model
-    models = options.rerankers or usual(default)
+    models = dict.fromkeys(options.rerankers or usual(default))
     names = QUICK if options.quick else NAMES
     asked = {name: retrieve(options.data, name, policy.rerank_candidates) for name in names}
-    scored = {label(model): score(model, asked) for model in models}
+    scored = {model: score(model, asked) for model in models}
     measured = {
         name: measure(
             questions,
@@ -96,7 +96,7 @@ def run(options: Options) -> Report:
         )
         for name, questions in asked.items()
     }
-    by_default = label(default) if policy.rerank_fusion == "off" else fused(label(default))
+    by_default = default if policy.rerank_fusion == "off" else fused(default)
     cost_ms = {
         model: _passage_ms(found, measured) * policy.rerank_candidates
         for model, found in scored.items()
@@ -108,11 +108,6 @@ def usual(default: str) -> tuple[str, ...]:
     """The models to try: untrained, the shipped one where it is there, and the default."""
     shipped = [SHIPPED] if SHIPPED_FILE.is_file() else []
     return tuple(dict.fromkeys([MODEL, *shipped, default]))
-
-
-def label(model: str) -> str:
-    """How the model is called in tables: of a folder, its last part."""
-    return Path(model).name if Path(model).is_dir() else model
 
 
 def fused(model: str) -> str:

@@ -101,5 +101,3 @@ def test_the_usual_models_are_each_tried_once(
     assert reranked.usual("some/other") == (untrained, "some/other")
     (tmp_path / "reranker.safetensors").touch()
     assert reranked.usual(reranked.SHIPPED) == (untrained, reranked.SHIPPED)
-    assert reranked.label(str(tmp_path)) == tmp_path.name
-    assert reranked.label(untrained) == untrained
