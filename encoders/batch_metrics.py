@@ -18,55 +18,58 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class BatchMetrics:
-    """What the batcher counts. Waiting tokens and their age are asked for when scraped."""
+    """What the batcher counts. Waiting tokens and their age are asked for when scraped.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    prefix: of the names, so that a process may have two models.
+    """
+
+    def __init__(self, registry: CollectorRegistry, prefix: str = "rag") -> None:
         self._queue_tokens = Gauge(
-            "rag_queue_tokens",
+            f"{prefix}_queue_tokens",
             "Tokens waiting for the model; not those of batches that failed and are tried again.",
             ["lane"],
             registry=registry,
         )
         self._oldest = Gauge(
-            "rag_queue_oldest_age_seconds",
+            f"{prefix}_queue_oldest_age_seconds",
             "How long the oldest waiting text has waited.",
             ["lane"],
             registry=registry,
         )
         self._fill = Histogram(
-            "rag_batch_fill_ratio",
+            f"{prefix}_batch_fill_ratio",
             "Padded tokens of a batch over what it might have held.",
             ["lane"],
             buckets=_SHARES,
             registry=registry,
         )
         self._duration = Histogram(
-            "rag_batch_duration_seconds",
+            f"{prefix}_batch_duration_seconds",
             "Time the model took for a batch.",
             ["lane"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._items = Counter(
-            "rag_batch_items_total", "Texts or pairs computed.", ["lane"], registry=registry
+            f"{prefix}_batch_items_total", "Texts or pairs computed.", ["lane"], registry=registry
         )
         self._tokens = Counter(
-            "rag_tokens_total",
+            f"{prefix}_tokens_total",
             "Tokens computed: of the texts, and padding beside them (the waste).",
             ["kind"],
             registry=registry,
         )
         self._speed = Gauge(
-            "rag_tokens_per_second",
+            f"{prefix}_tokens_per_second",
             "Padded tokens all streams of the model compute in a second, lately; by the warm-up "
             "before the first call.",
             registry=registry,
         )
         self._failures = Counter(
-            "rag_batch_failures_total", "Runs of the model that failed.", registry=registry
+            f"{prefix}_batch_failures_total", "Runs of the model that failed.", registry=registry
         )
         self._shed = Counter(
-            "rag_requests_shed_total",
+            f"{prefix}_requests_shed_total",
             "Calls refused, or dropped before they were computed.",
             ["cause"],
             registry=registry,

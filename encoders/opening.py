@@ -16,7 +16,8 @@ from encoders.encoder import EncoderModel, Floats
 from encoders.lanes import P, R
 from encoders.limits import Limits
 from encoders.location import ModelUnusableError
-from encoders.self_check import SelfCheckFailedError, check_embedding
+from encoders.reading import PassageReader, Read, Reading
+from encoders.self_check import SelfCheckFailedError, check_embedding, check_reading
 from encoders.streams import ModelThreads
 from encoders.tokenizing import Tokens
 from runtime.settings import EXIT_BAD_SETTINGS
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 M = TypeVar("M", bound=EncoderModel)
 
 EmbeddingBatcher = Batcher[Tokens, Floats]
+ReadingBatcher = Batcher[Reading, Read]
+
+
+class UnusableSettingError(Exception):
+    """The model that a setting names cannot serve; the message begins with the setting."""
 
 
 async def open_batched(
@@ -90,11 +96,39 @@ async def open_embedding(
     )
 
 
+async def open_reading(
+    load: Callable[[Event], PassageReader],
+    limits: Callable[[int], Limits],
+    *,
+    metrics: BatchMetrics,
+    on_health: Callable[[bool], Awaitable[None]],
+) -> tuple[PassageReader, ReadingBatcher]:
+    """As `open_batched`, for questions with passages to where the answers stand."""
+    return await open_batched(
+        load,
+        lambda model, batch: model.read(batch),
+        check_reading,
+        limits,
+        metrics=metrics,
+        on_health=on_health,
+    )
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Raises UnusableSettingError, which names the setting, when its model cannot serve."""
+    try:
+        yield
+    except (ModelUnusableError, SelfCheckFailedError) as error:
+        raise UnusableSettingError(f"{setting}: {error}") from error
+
+
 @contextmanager
 def exit_if_unusable(setting: str) -> Iterator[None]:
     """Exits 2 with one line that names the setting when its model cannot serve."""
     try:
-        yield
-    except (ModelUnusableError, SelfCheckFailedError) as error:
-        print(f"{setting}: {error}", file=sys.stderr)
+        with naming(setting):
+            yield
+    except UnusableSettingError as error:
+        print(error, file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)

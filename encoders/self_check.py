@@ -12,6 +12,7 @@ import numpy as np
 from encoders.embedding import EmbeddingModel
 from encoders.encoder import Floats
 from encoders.options import Precision
+from encoders.reading import PassageReader
 from encoders.scoring import PairScorer
 
 # By fingerprint: what SentenceTransformer.encode gives in float32 for SENTENCE, and the scores
@@ -26,6 +27,8 @@ LONGER: Final = "Ownership is a set of rules that govern how a program manages m
 _LEAST_COSINE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 0.99999, "bf16": 0.999})
 # Largest difference of scores in 0..1; bfloat16 was measured within 0.001.
 _SCORE_TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-3, "bf16": 0.01})
+# Largest difference of a logit; these go to about 10, and bfloat16 has 8 bits.
+_LOGIT_TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 0.01, "bf16": 0.5})
 _NORM_TOLERANCE: Final = 1e-3
 
 
@@ -72,6 +75,20 @@ def check_scoring(scorer: PairScorer) -> None:
         error = float(np.abs(together - np.load(stored, allow_pickle=False)).max())
         if error > tolerance:
             raise SelfCheckFailedError(f"a score is {error:.4f} off the stored one")
+
+
+def check_reading(reader: PassageReader) -> None:
+    """Compares the readings of a passage alone and beside a longer one.
+
+    Raises SelfCheckFailedError.
+    """
+    short, long = reader.prepare(QUESTION, [SENTENCE, LONGER])
+    (alone,), (together, _) = reader.read([short]), reader.read([short, long])
+    logits = [np.array([*read.begins, *read.ends, read.nothing]) for read in (alone, together)]
+    if float(np.abs(logits[0] - logits[1]).max()) > _LOGIT_TOLERANCE[reader.precision]:
+        raise SelfCheckFailedError("what is read in a passage depends on what else is in its batch")
+    if np.ptp(alone.begins) == 0 or np.ptp(alone.ends) == 0:
+        raise SelfCheckFailedError("every token of a passage is the same to the reader")
 
 
 def _require_shape(model: EmbeddingModel, alone: Floats, together: Floats) -> None:

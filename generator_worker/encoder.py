@@ -1,30 +1,34 @@
-"""The embedding model behind its queue, for the extractive engine."""
+"""Models behind their queues, for the extractive engine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Sized
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from encoders.batching import Batcher
 from encoders.embedding import EmbeddingModel
-from encoders.opening import EmbeddingBatcher
+from encoders.encoder import EncoderModel, Floats
 from encoders.tokenizing import Tokens
 from generator_worker.selection import Vectors
 from runtime.deadline import Deadline
 
+M = TypeVar("M", bound=EncoderModel)
+P = TypeVar("P", bound=Sized)
+R = TypeVar("R")
 
-class EmbeddingEncoder:
-    """Embeds questions and sentences; the sentences of several callers share batches.
 
-    open_model: opens the model and its batcher; called by `start`.
+class Queued(Generic[M, P, R]):
+    """A model and its batcher, once started; the work of several callers shares batches.
+
+    open_model: opens both; called by `start`.
     """
 
-    def __init__(
-        self, open_model: Callable[[], Awaitable[tuple[EmbeddingModel, EmbeddingBatcher]]]
-    ) -> None:
+    def __init__(self, open_model: Callable[[], Awaitable[tuple[M, Batcher[P, R]]]]) -> None:
         self._open = open_model
-        self._running: tuple[EmbeddingModel, EmbeddingBatcher] | None = None
+        self._running: tuple[M, Batcher[P, R]] | None = None
 
     @property
     def name(self) -> str:
@@ -36,10 +40,8 @@ class EmbeddingEncoder:
         self._running = await self._open()
         return self._running[0].description
 
-    async def embed(
-        self, question: str, sentences: Sequence[str], deadline: Deadline
-    ) -> tuple[Vectors, Vectors]:
-        """Unit vectors: float32 [d] and [n, d].
+    async def compute(self, prepare: Callable[[M], Sequence[P]], deadline: Deadline) -> Sequence[R]:
+        """A result for each row that `prepare` makes, in a thread; a row's length is its tokens.
 
         Raises ServiceError QUEUE_FULL, DEADLINE_EXCEEDED, MODEL_FAILED, UNAVAILABLE
         or DRAINING.
@@ -47,15 +49,14 @@ class EmbeddingEncoder:
         if self._running is None:
             raise RuntimeError("start() comes first")
         model, batcher = self._running
-        tokens = await asyncio.to_thread(_tokenize, model, question, sentences)
+        rows = await asyncio.to_thread(prepare, model)
         answer = await batcher.submit(
-            tokens,
-            [len(row) for row in tokens],
+            rows,
+            [len(row) for row in rows],
             lane="interactive",
             remaining_s=deadline.remaining_s(),
         )
-        vectors = _unit(np.stack(answer.results))
-        return vectors[0], vectors[1:]
+        return answer.results
 
     async def close(self) -> None:
         """Answers what waits and releases the model."""
@@ -65,8 +66,20 @@ class EmbeddingEncoder:
             model.close()
 
 
-def _tokenize(model: EmbeddingModel, question: str, sentences: Sequence[str]) -> list[Tokens]:
-    return model.tokenize([question], "query") + model.tokenize(sentences, "passage")
+class EmbeddingEncoder(Queued[EmbeddingModel, Tokens, Floats]):
+    """Embeds questions and sentences."""
+
+    async def embed(
+        self, question: str, sentences: Sequence[str], deadline: Deadline
+    ) -> tuple[Vectors, Vectors]:
+        """Unit vectors: float32 [d] and [n, d]. Raises as `compute`."""
+
+        def tokenize(model: EmbeddingModel) -> list[Tokens]:
+            asked = model.tokenize([question], "query")
+            return asked + model.tokenize(sentences, "passage")
+
+        vectors = _unit(np.stack(await self.compute(tokenize, deadline)))
+        return vectors[0], vectors[1:]
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -100,6 +100,10 @@ def _encode(completion: Completion) -> generator_pb2.Completion:
         fallback=completion.fallback,
         answered=completion.answered,
         passages_truncated=completion.passages_truncated,
+        spans=[
+            generator_pb2.AnswerSpan(passage=span.passage, start=span.start, end=span.end)
+            for span in completion.spans
+        ],
     )
 
 

@@ -84,6 +84,21 @@ class GeneratorSettings(EmbeddingSettings):
         "sentence needs to answer; 0.55 is measured for all-MiniLM-L6-v2, see "
         "bench/answer_threshold.py.",
     )
+    reader_model: str = Field(
+        "",
+        description="Model that reads the first eight passages and marks the answer in them "
+        "(`spans` of the sources): `production-rag/reader`, or an adapter's file; it runs as "
+        "EMBEDDING_BACKEND and EMBEDDING_PRECISION say. Empty: none, sentences answer by "
+        "similarity alone.",
+    )
+    reader_threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Probability that a sentence answers, which it needs to answer when there is "
+        "a reader (ANSWER_THRESHOLD does not count then); measured for `production-rag/reader`, "
+        "see bench/answer_evidence.py.",
+    )
     answer_sentences: int = Field(
         4, ge=1, le=20, description="Most sentences of an answer made of the documents' own."
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
@@ -12,13 +13,21 @@ from prometheus_client import CollectorRegistry
 
 from encoders.batch_metrics import BatchMetrics
 from encoders.embedding import EmbeddingModel, load_embedding_model
-from encoders.opening import exit_if_unusable, open_embedding
+from encoders.opening import (
+    ReadingBatcher,
+    exit_if_unusable,
+    naming,
+    open_embedding,
+    open_reading,
+)
+from encoders.reading import PassageReader, load_passage_reader
 from generator_worker.admission import Admission
 from generator_worker.encoder import EmbeddingEncoder
 from generator_worker.engines.base import AnswerRequest, Completion, Engine
-from generator_worker.engines.extractive import ExtractiveEngine, SentenceEncoder
+from generator_worker.engines.extractive import ExtractiveEngine
 from generator_worker.engines.fallback import FallbackEngine
 from generator_worker.metrics import GeneratorMetrics
+from generator_worker.reader import QueuedReader
 from generator_worker.service import METHODS, SERVICE_NAME, GeneratorService
 from generator_worker.settings import GeneratorSettings
 from runtime.health import Health
@@ -54,25 +63,57 @@ class LateEngine:
             await self._engine.close()
 
 
+class ModelsHealth:
+    """Ready while every model is; each tells for itself."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._failing: set[str] = set()
+
+    def of(self, model: str) -> Callable[[bool], Awaitable[None]]:
+        """What the batcher of a model tells whether it is well."""
+
+        async def tell(healthy: bool) -> None:
+            if healthy:
+                self._failing.discard(model)
+            else:
+                self._failing.add(model)
+            await self._health.set_serving(not self._failing)
+
+        return tell
+
+
+async def _ignore(healthy: bool) -> None:
+    """A worker with a language model answers without its fallback too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What sentences are chosen by; nothing is loaded before the engine starts them."""
+
+    encoder: EmbeddingEncoder
+    reader: QueuedReader | None
+
+
 def build_service(
-    settings: GeneratorSettings, registry: CollectorRegistry, encoder: SentenceEncoder
+    settings: GeneratorSettings, registry: CollectorRegistry, models: Models
 ) -> Service:
     """The service as `serve_worker` takes it; nothing is loaded yet."""
     engines = ("extractive",) if settings.lm_model is None else ("dspy", "extractive")
     metrics = GeneratorMetrics(registry, engines)
-    engine = LateEngine(lambda: build_engine(settings, encoder, metrics))
+    engine = LateEngine(lambda: build_engine(settings, models, metrics))
     servicer = GeneratorService(engine, metrics, settings.answer_timeout_seconds)
     return Service(SERVICE_NAME, METHODS, servicer.add_to, engine.start, engine.close)
 
 
-def build_engine(
-    settings: GeneratorSettings, encoder: SentenceEncoder, metrics: GeneratorMetrics
-) -> Engine:
+def build_engine(settings: GeneratorSettings, models: Models, metrics: GeneratorMetrics) -> Engine:
     """The language model with the extractive engine behind it, or the latter alone."""
+    with_reader = models.reader is not None
     extractive = ExtractiveEngine(
-        encoder,
+        models.encoder,
+        models.reader,
         why="LM_MODEL is not set" if settings.lm_model is None else "fallback",
-        threshold=settings.answer_threshold,
+        threshold=settings.reader_threshold if with_reader else settings.answer_threshold,
         most_sentences=settings.answer_sentences,
         most_read=settings.answer_sentences_read,
     )
@@ -113,33 +154,47 @@ def _api_key(settings: GeneratorSettings, name: str) -> str | None:
     return settings.openai_api_key.get_secret_value()
 
 
-def open_encoder(
+def open_models(
     settings: GeneratorSettings,
     registry: CollectorRegistry,
     health: Health,
     load: Callable[[Event], EmbeddingModel],
-) -> EmbeddingEncoder:
-    """The embedding model of the settings, loaded when it is started."""
-
-    async def on_health(healthy: bool) -> None:
-        # A worker with a language model answers without its fallback too.
-        if settings.lm_model is None:
-            await health.set_serving(healthy)
-
+    load_reader: Callable[[Event], PassageReader],
+) -> Models:
+    """The models of the settings, loaded when they are started."""
+    healths = ModelsHealth(health)
+    on_health = healths.of if settings.lm_model is None else lambda _: _ignore
     metrics = BatchMetrics(registry)
-    return EmbeddingEncoder(
-        lambda: open_embedding(load, settings.limits, metrics=metrics, on_health=on_health)
+    encoder = EmbeddingEncoder(
+        lambda: open_embedding(
+            load, settings.limits, metrics=metrics, on_health=on_health("embedding")
+        )
     )
+    if not settings.reader_model:
+        return Models(encoder, None)
+    reader_metrics = BatchMetrics(registry, "rag_reader")
+
+    async def open_reader() -> tuple[PassageReader, ReadingBatcher]:
+        with naming("READER_MODEL"):
+            return await open_reading(
+                load_reader, settings.limits, metrics=reader_metrics, on_health=on_health("reader")
+            )
+
+    return Models(encoder, QueuedReader(open_reader))
 
 
 async def serve(settings: GeneratorSettings) -> None:
-    """Runs the worker until it is told to stop; exits 2 when its embedding model cannot serve."""
+    """Runs the worker until it is told to stop; exits 2 when a model of its own cannot serve."""
     registry = new_registry()
     health = Health(SERVICE_NAME)
 
     def load(stopped: Event) -> EmbeddingModel:
         return load_embedding_model(settings.embedding_model, settings.embedding_runtime(stopped))
 
-    service = build_service(settings, registry, open_encoder(settings, registry, health, load))
+    def load_reader(stopped: Event) -> PassageReader:
+        return load_passage_reader(settings.reader_model, settings.embedding_runtime(stopped))
+
+    models = open_models(settings, registry, health, load, load_reader)
+    service = build_service(settings, registry, models)
     with exit_if_unusable("EMBEDDING_MODEL"):
         await serve_worker(settings, service, health, registry)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from generator_worker.sentences import Place
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline
 
@@ -47,6 +48,7 @@ class Completion:
     completion_tokens: int = 0
     fallback: bool = False
     passages_truncated: bool = False
+    spans: tuple[Place, ...] = ()
 
 
 class Engine(Protocol):

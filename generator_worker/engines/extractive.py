@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Protocol
 
 import numpy as np
 
+from encoders.reading import Read
 from generator_worker.engines.base import AnswerRequest, Completion, Passage
+from generator_worker.evidence import MOST_READ, Evidence, find_evidence, probabilities
 from generator_worker.prompt import estimate_tokens
 from generator_worker.selection import (
-    Chosen,
     Sentence,
     Vectors,
     choose,
@@ -21,7 +23,7 @@ from generator_worker.selection import (
     overlap,
     relevance,
 )
-from generator_worker.sentences import Excerpt, forms, is_question, join, split_sentences
+from generator_worker.sentences import Excerpt, Place, forms, is_question, join, split_sentences
 from runtime.answers import NO_ANSWER
 from runtime.deadline import Deadline, expired
 
@@ -50,17 +52,47 @@ class SentenceEncoder(Protocol):
         """Releases the model."""
 
 
+class Reader(Protocol):
+    """A model that reads passages for a question, as far as this engine needs it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    async def start(self) -> str:
+        """Loads and warms; returns what is loaded in a few words."""
+
+    async def read(
+        self, question: str, passages: Sequence[str], deadline: Deadline
+    ) -> Sequence[Read]:
+        """What it makes of each passage. Refuses with ServiceError as `SentenceEncoder.embed`."""
+
+    async def close(self) -> None:
+        """Releases the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The sentences of an answer, the best one first, and what the reader found in each."""
+
+    sentences: tuple[Sentence, ...] = ()
+    evidence: tuple[Evidence | None, ...] = ()
+
+
 class ExtractiveEngine:
-    """Chooses the sentences by the embedding model; says so when none answers.
+    """Chooses the sentences by the embedding model, and a reader if there is one; says so when
+    none answers.
 
     why: the reason this engine is there, for the start-up line.
-    threshold: a best sentence that scores lower is no answer (`bench/answer_threshold.py`).
+    threshold: a best sentence that scores lower is no answer (`bench/answer_threshold.py`);
+        with a reader, one that is less probable (`bench/answer_evidence.py`).
     most_sentences: the answer's length; most_read: sentences embedded for one question.
     """
 
     def __init__(
         self,
         encoder: SentenceEncoder,
+        reader: Reader | None = None,
         *,
         why: str,
         threshold: float,
@@ -68,18 +100,26 @@ class ExtractiveEngine:
         most_read: int,
     ) -> None:
         self._encoder = encoder
+        self._reader = reader
         self._why = why
         self._threshold = threshold
         self._most_sentences = most_sentences
         self._most_read = most_read
 
     async def start(self) -> str:
-        """Loads the embedding model."""
-        return f"{ENGINE} over {await self._encoder.start()} ({self._why})"
+        """Loads the models."""
+        loaded = await self._encoder.start()
+        if self._reader is not None:
+            loaded = f"{loaded} and {await self._reader.start()}"
+        return f"{ENGINE} over {loaded} ({self._why})"
 
     async def close(self) -> None:
-        """Releases the embedding model."""
-        await self._encoder.close()
+        """Releases the models."""
+        try:
+            if self._reader is not None:
+                await self._reader.close()
+        finally:
+            await self._encoder.close()
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[str | Completion, None]:
         """One piece a sentence. Temperature means nothing here; no language model's tokens
@@ -89,36 +129,60 @@ class ExtractiveEngine:
                 # Markdown of 50 long passages takes tens of milliseconds.
                 sentences = await asyncio.to_thread(read_sentences, request.passages)
                 kept = most_promising(request.question, sentences, self._most_read)
-                chosen = await self._choose(request, kept)
+                answer = await self._choose(request, kept)
         except TimeoutError:
             raise expired() from None
-        answered = False
-        for piece in pieces(chosen.sentences, request.max_tokens):
-            answered = True
+        said = pieces(answer.sentences, request.max_tokens)
+        for piece in said or [NO_ANSWER]:
             yield piece
-        if not answered:
-            yield NO_ANSWER
         yield Completion(
             ENGINE,
-            self._encoder.name,
-            answered,
+            self._model,
+            answered=bool(said),
             passages_truncated=len(kept) < len(sentences),
+            spans=marked(answer.evidence[: len(said)]),
         )
 
-    async def _choose(self, request: AnswerRequest, sentences: Sequence[Sentence]) -> Chosen:
+    @property
+    def _model(self) -> str:
+        name = self._encoder.name
+        return name if self._reader is None else f"{name} and {self._reader.name}"
+
+    async def _choose(self, request: AnswerRequest, sentences: Sequence[Sentence]) -> Answer:
         if not sentences:
-            return Chosen((), -1.0)
+            return Answer()
         texts = [sentence.text for sentence in sentences]
-        asked, read = await self._encoder.embed(request.question, texts, request.deadline)
-        scores = relevance(request.question, asked, sentences, read)
-        return choose(
+        asked, vectors = await self._encoder.embed(request.question, texts, request.deadline)
+        scores = relevance(request.question, asked, sentences, vectors)
+        opening: Vectors | None = None
+        found: Sequence[Evidence | None] = [None] * len(sentences)
+        if self._reader is None:
+            opening = opening_worth(request.question, sentences)
+        else:
+            # One model after the other: each takes all threads.
+            read = [passage.text for passage in request.passages[:MOST_READ]]
+            reads = await self._reader.read(request.question, read, request.deadline)
+            # Of 192 sentences it takes 10 ms.
+            found = await asyncio.to_thread(find_evidence, sentences, reads)
+            scores = probabilities(scores, found)
+        chosen = choose(
             sentences,
             scores,
-            read,
+            vectors,
             most=self._most_sentences,
             threshold=self._threshold,
-            opening=opening_worth(request.question, sentences),
-        )
+            opening=opening,
+        ).sentences
+        of = dict(zip(sentences, found, strict=True))
+        return Answer(chosen, tuple(of[sentence] for sentence in chosen))
+
+
+def marked(evidence: Sequence[Evidence | None]) -> tuple[Place, ...]:
+    """Where an answer stands: the span of its first sentence, and of the others those that lean
+    to an answer."""
+    first = (one.place for one in evidence[:1] if one is not None)
+    others = (one.place for one in evidence[1:] if one is not None and one.score > 0)
+    return tuple(sorted({*first, *others}))
 
 
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:

@@ -36,6 +36,17 @@ async def test_a_model_that_is_nowhere_is_one_line_and_exit_2(
     assert capsys.readouterr().err == line
 
 
+async def test_a_reader_that_is_nowhere_is_named_by_its_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {"grpc_host": "127.0.0.1", "grpc_port": 0, "metrics_port": 0}
+    settings = GeneratorSettings(_env_file=None, reader_model="/no/such", **given)
+    with pytest.raises(SystemExit) as caught:
+        await generator_worker.worker.serve(settings)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "READER_MODEL: there is no model folder '/no/such'\n"
+
+
 @pytest.mark.parametrize("worker", [embedder, reranker, generator])
 async def test_stopped_while_it_exports_it_leaves_nothing(worker: Any, tmp_path: Path) -> None:
     async with worker(model_cache_dir=tmp_path), asyncio.timeout(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -15,11 +16,12 @@ from rag.generator.v1 import generator_pb2, generator_pb2_grpc
 from support.serving import Running, listening
 
 from encoders.identity import ModelIdentity
+from encoders.reading import Read, Reading
 from encoders.tokenizing import Tokens
 from generator_worker.sentences import words
 from generator_worker.service import SERVICE_NAME
 from generator_worker.settings import GeneratorSettings
-from generator_worker.worker import build_service, open_encoder
+from generator_worker.worker import build_service, open_models
 from runtime.channel import open_channel
 from runtime.health import Health
 from runtime.server import serve_worker
@@ -27,6 +29,7 @@ from runtime.telemetry import Tracing
 
 DIMENSION = 512
 IDENTITY = ModelIdentity("words", "0" * 16, DIMENSION, 256)
+READER_IDENTITY = ModelIdentity("words-reader", "1" * 16, 0, 256)
 
 
 @dataclass
@@ -90,15 +93,76 @@ def _tokens(text: str) -> Tokens:
     return Tokens(ids, np.zeros_like(ids), np.ones(len(ids), np.bool_), 0, truncated=False)
 
 
+@dataclass
+class WordReader:
+    """Stands for a reader: a word is a token, and the answer is any of `answers`.
+
+    error: what reading raises.
+    """
+
+    answers: frozenset[str] = frozenset()
+    error: Exception | None = None
+    closed: bool = False
+    identity: ModelIdentity = READER_IDENTITY
+    description: str = "a reader of words"
+    precision: str = "fp32"
+    batch_tokens: int = 1024
+    streams: int = 1
+
+    def load(self, stopped: threading.Event) -> Any:
+        return self
+
+    def warm_up(self) -> float:
+        return 10_000.0
+
+    def padded(self, tokens: int) -> int:
+        return tokens
+
+    def prepare(self, question: str, passages: Sequence[str]) -> list[Reading]:
+        return [self._row(passage) for passage in passages]
+
+    def _row(self, passage: str) -> Reading:
+        found = list(re.finditer(r"\w+", passage))
+        # The ids say which words answer; the first is that of [CLS].
+        ids = np.array([0, *(match.group() in self.answers for match in found)], np.int64)
+        tokens = Tokens(ids, np.zeros_like(ids), np.ones(len(ids), np.bool_), 0, truncated=False)
+        return Reading(tokens, np.array([match.span() for match in found]).reshape(-1, 2), 1)
+
+    def read(self, batch: Sequence[Reading]) -> list[Read]:
+        if self.error is not None:
+            raise self.error
+        made = []
+        for row in batch:
+            answers = 60.0 * row.tokens.ids[1:] - 30
+            # Of words that answer alike the first begins it and the last ends it.
+            later = 1e-3 * np.arange(len(answers))
+            begins, ends = (
+                (answers - later).astype(np.float32),
+                (answers + later).astype(np.float32),
+            )
+            made.append(Read(begins, ends, 0.0, row.ranges))
+        return made
+
+    def close(self) -> None:
+        self.closed = True
+
+
 Stub = generator_pb2_grpc.GeneratorServiceStub
 
 
 @asynccontextmanager
 async def generator(
-    model: WordModel, *, ready: bool = True, registry: Any = None, **settings: Any
+    model: WordModel,
+    reader: WordReader | None = None,
+    *,
+    ready: bool = True,
+    registry: Any = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Stub, Running]]:
-    """The worker as production builds it, but for the model; yields once it is ready."""
+    """The worker as production builds it, but for the models; yields once it is ready."""
     registry = registry or CollectorRegistry()
+    settings.setdefault("reader_model", "" if reader is None else "words")
+    reader = reader or WordReader()
 
     def run(fd: int) -> Any:
         read = GeneratorSettings(
@@ -109,8 +173,8 @@ async def generator(
             },
         )  # fmt: skip
         health = Health(SERVICE_NAME)
-        encoder = open_encoder(read, registry, health, model.load)
-        return serve_worker(read, build_service(read, registry, encoder), health, registry)
+        models = open_models(read, registry, health, model.load, reader.load)
+        return serve_worker(read, build_service(read, registry, models), health, registry)
 
     async with listening(run) as running:
         if ready:

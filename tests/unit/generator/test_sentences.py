@@ -302,7 +302,9 @@ def test_what_stands_in_its_place_reads_as_the_sentence(passage: str) -> None:
         for place in excerpt.places:
             assert 0 <= place.start < place.end <= len(passage)
             source = passage[place.start : place.end]
-            if not source.startswith("|"):  # a row names its columns
+            if "|---" in passage:  # a row names its columns
+                assert set(words(plain(source))) <= set(words(excerpt.text))
+            else:
                 assert words(plain(source)) == words(excerpt.text)
 
 

@@ -1,0 +1,73 @@
+"""How probable it is that a sentence answers, from its relevance and from what a reader found.
+
+A logistic model of the two, fitted by `python -m bench.answer_evidence` on questions about
+articles that the reader was not trained on:
+
+    log-odds = BIAS + RELEVANCE_WEIGHT * relevance + SPAN_WEIGHT * span score
+
+Of a sentence that the reader did not read (it reads the first passages, and of each what its
+model takes) the relevance alone decides, by a model of its own, so that both can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from encoders.reading import Read, best_span
+from generator_worker.selection import Sentence, Vectors
+from generator_worker.sentences import Place
+
+# Passages read for a question, the best ones: 8 of 512 characters take about 1,300 tokens.
+MOST_READ: Final = 8
+
+BIAS: Final = -5.0
+RELEVANCE_WEIGHT: Final = 7.0
+SPAN_WEIGHT: Final = 0.4
+UNREAD_BIAS: Final = -16.0
+UNREAD_RELEVANCE_WEIGHT: Final = 26.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The best span of a sentence; score: log-odds against "not in this passage", as in
+    `encoders.reading.Span`."""
+
+    place: Place
+    score: float
+
+
+def find_evidence(sentences: Sequence[Sentence], reads: Sequence[Read]) -> list[Evidence | None]:
+    """Of each sentence its best span; None where nothing of it was read.
+
+    reads: of the first passages, in their order.
+    """
+    return [_best(sentence, reads) for sentence in sentences]
+
+
+def _best(sentence: Sentence, reads: Sequence[Read]) -> Evidence | None:
+    found: Evidence | None = None
+    for place in sentence.places:
+        if place.passage >= len(reads):
+            continue
+        span = best_span(reads[place.passage], place.start, place.end)
+        if span is not None and (found is None or span.score > found.score):
+            found = Evidence(Place(place.passage, span.start, span.end), span.score)
+    return found
+
+
+def probabilities(relevance: Vectors, evidence: Sequence[Evidence | None]) -> Vectors:
+    """That each sentence answers, float32 [n], in 0..1; relevance: float32 [n]."""
+    read = np.array([one is not None for one in evidence], dtype=np.bool_)
+    spans = np.array([0.0 if one is None else one.score for one in evidence], dtype=np.float32)
+    log_odds = np.where(
+        read,
+        BIAS + RELEVANCE_WEIGHT * relevance + SPAN_WEIGHT * spans,
+        UNREAD_BIAS + UNREAD_RELEVANCE_WEIGHT * relevance,
+    )
+    # As 1 / (1 + exp(-x)), without overflow.
+    values: Vectors = (0.5 * (1 + np.tanh(log_odds / 2))).astype(np.float32)
+    return values
