@@ -3,7 +3,8 @@
     python -m encoders.export --kind embedding --model <name> --cache-dir <folder>
 
 makes one, for an image to carry: its workers look in MODEL_EXPORTS_DIR first. A worker that
-finds none runs the same command as a child.
+finds none runs the same command as a child. With `--trained` in place of kind and model it makes
+those of all adapters that come with this version, each in the folder of its kind.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from typing import Final, get_args
 
 from encoders.blueprint import Blueprint, Kind, Prompt
 from encoders.identity import fingerprint
-from encoders.location import ModelFiles, ModelUnusableError, locate
+from encoders.location import ModelFiles, ModelUnusableError, locate, trained
 from encoders.openvino_import import import_openvino
 
 # Raised when what is written, or how a graph is made, changes.
-EXPORT_VERSION: Final = 2
+EXPORT_VERSION: Final = 3
 # Begins the name of a folder that is not whole yet.
 MAKING: Final = ".making-"
 
@@ -92,10 +93,12 @@ def _write(files: ModelFiles, kind: Kind, folder: Path) -> None:
     import torch
 
     from encoders.graphs import build
+    from encoders.masking import fill_empty_rows
 
     openvino = import_openvino()
 
     blueprint, graph = build(files, kind)
+    fill_empty_rows(graph.transformer.model)
     # Rows of different length, so that the masked path is what is traced.
     ids = torch.full((2, 16), blueprint.pad_id, dtype=torch.int64)
     ids[0], ids[1, :9] = 5, 5
@@ -124,16 +127,34 @@ def read_blueprint(path: Path) -> Blueprint:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Export a model for OpenVINO.")
-    parser.add_argument("--kind", choices=get_args(Kind), required=True)
-    parser.add_argument("--model", required=True, help="hub name, local folder or adapter")
+    parser = argparse.ArgumentParser(description="Export models for OpenVINO.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="hub name, local folder or adapter")
+    what.add_argument("--trained", action="store_true", help="all adapters of this version")
+    parser.add_argument("--kind", choices=get_args(Kind), help="what is made of the model")
     parser.add_argument("--cache-dir", type=Path, required=True)
     given = parser.parse_args()
-    given.cache_dir.mkdir(parents=True, exist_ok=True)
+    if (given.model is None) != (given.kind is None):
+        parser.error("--model and --kind go together")
     try:
-        print(make_export(locate(given.model), given.kind, given.cache_dir))
+        if given.trained:
+            _export_trained(given.cache_dir)
+        else:
+            _export(locate(given.model), given.kind, given.cache_dir)
     except ModelUnusableError as error:
         sys.exit(str(error))
+
+
+def _export_trained(cache_dir: Path) -> None:
+    for name in trained():
+        files = locate(name)
+        if files.adapter is not None:
+            _export(files, files.adapter.kind, cache_dir / files.adapter.kind)
+
+
+def _export(files: ModelFiles, kind: Kind, cache_dir: Path) -> None:
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    print(make_export(files, kind, cache_dir))
 
 
 if __name__ == "__main__":

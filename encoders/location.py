@@ -103,6 +103,11 @@ def locate(name: str) -> ModelFiles:
     return ModelFiles(name, _from_hub(name))
 
 
+def trained() -> list[str]:
+    """The names of the adapters that come with this version."""
+    return [OWN + path.stem for path in sorted(TRAINED.glob(f"*{_SUFFIX}"))]
+
+
 def _is_adapter(name: str) -> bool:
     return name.startswith(OWN) or Path(name).suffix == _SUFFIX
 
@@ -111,10 +116,8 @@ def _adapted(name: str) -> ModelFiles:
     if name.startswith(OWN):
         shown, path = name, TRAINED / f"{name.removeprefix(OWN)}{_SUFFIX}"
         if path.parent != TRAINED or not path.is_file():
-            there = ", ".join(OWN + found.stem for found in sorted(TRAINED.glob(f"*{_SUFFIX}")))
-            raise ModelUnusableError(
-                f"there is no {name!r}; this version comes with {there or 'no adapter'}"
-            )
+            there = ", ".join(trained()) or "no adapter"
+            raise ModelUnusableError(f"there is no {name!r}; this version comes with {there}")
     else:
         path = Path(name).expanduser().resolve()
         shown = path.stem

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from support.deployables import ROOT
+from support.models import MINILM
 
 from embedder_worker.settings import EmbedderSettings
 from encoders.blueprint import Kind
 from encoders.export import cache_key, is_complete
 from encoders.identity import fingerprint
-from encoders.location import locate
+from encoders.location import locate, trained
 from reranker_worker.settings import RerankerSettings
 
 
@@ -29,7 +30,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (command,) = re.findall(r"^RUN ((?:.*\\\n)*.*)$", stage, re.MULTILINE)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     subprocess.run(
-        ["/bin/sh", "-c", command.replace("--cache-dir /exports", f"--cache-dir {folder}")],
+        ["/bin/sh", "-c", command.replace(" /exports", f" {folder}")],
         cwd=ROOT,
         env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
@@ -48,9 +49,19 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_default_model_is_there_under_the_name_that_workers_look_for(
     exports: Path, kind: Kind, model: str
 ) -> None:
-    (made,) = (exports / kind).iterdir()
-    assert made.name == cache_key(fingerprint(locate(model), kind=kind))
+    made = exports / kind / cache_key(fingerprint(locate(model), kind=kind))
     assert is_complete(made)
     # Copied by root, read by another user.
     for path in (made, *made.iterdir()):
         assert path.stat().st_mode & 0o004
+
+
+def test_every_adapter_is_there_and_nothing_else(exports: Path) -> None:
+    expected = {("embedding", locate(MINILM)), ("late_interaction", locate(MINILM))}
+    for name in trained():
+        files = locate(name)
+        assert files.adapter is not None
+        expected.add((files.adapter.kind, files))
+    made = {(folder.parent.name, folder.name) for folder in exports.glob("*/*")}
+    assert made == {(kind, cache_key(fingerprint(files, kind=kind))) for kind, files in expected}
+    assert (exports / "reader").is_dir(), "an image copies it"

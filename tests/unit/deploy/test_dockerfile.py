@@ -86,8 +86,8 @@ def test_target_holds_what_it_runs_and_no_more(target: str) -> None:
         ("embedder", ["embedding"]),
         ("embedder-cuda", ["embedding"]),
         ("reranker", ["late_interaction"]),
-        ("generator", ["embedding"]),
-        ("all", ["embedding", "late_interaction"]),
+        ("generator", ["embedding", "reader"]),
+        ("all", ["embedding", "late_interaction", "reader"]),
     ],
 )
 def test_exports_of_the_default_models_are_in_the_image(target: str, kinds: list[str]) -> None:

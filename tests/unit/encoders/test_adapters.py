@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from support.adapters import Tensors, tiny_adapter, tiny_tensors
 from support.models import MINILM, TEXTS, exports, tiny_encoder
 
+from encoders import export
 from encoders.adapters import DOWN, UP, merge, read_adapter, write_adapter
 from encoders.blueprint import Kind
 from encoders.embedding import load_embedding_model
@@ -260,3 +261,32 @@ def test_what_an_adapter_is_for_is_told_to_who_asks_for_another_use(
         load_passage_reader(str(scorer), runtime)
     with pytest.raises(ModelUnusableError, match="tiny-encoder is no reader, as production-rag/re"):
         load_passage_reader(str(base), runtime)
+
+
+def test_exports_of_all_adapters_are_made_beforehand(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoders.location.TRAINED", tmp_path / "trained")
+    (tmp_path / "trained").mkdir()
+    tiny_adapter(tmp_path / "trained" / "reader.safetensors", base, "reader")
+    made = tmp_path / "made"
+    monkeypatch.setattr("sys.argv", ["export", "--trained", "--cache-dir", str(made)])
+    export.main()
+    assert [folder.name for folder in made.iterdir()] == ["reader"]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr("encoders.export_cache._export_in_child", refuse)
+    runtime = Runtime("openvino", "fp32", 2, None, exports_dir=made / "reader")
+    reader = load_passage_reader("production-rag/reader", runtime)
+    assert reader.identity.name == "production-rag/reader"
+
+
+def test_what_cannot_be_exported_is_one_line(
+    scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["export", "--kind", "reader", "--model", str(scorer), "--cache-dir", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(SystemExit, match="scorer scores passages: it is for RERANKER_MODEL alone"):
+        export.main()
