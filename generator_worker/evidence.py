@@ -3,7 +3,7 @@
 A logistic model of the two, fitted by `python -m bench.answer_evidence` on questions about
 articles that the reader was not trained on:
 
-    log-odds = BIAS + RELEVANCE_WEIGHT * relevance + SPAN_WEIGHT * span score
+    log-odds = bias + relevance weight * relevance + span weight * span score
 
 Of a sentence that the reader did not read (it reads the first passages, and of each what its
 model takes) the relevance alone decides, by a model of its own, so that both can be compared.
@@ -24,11 +24,20 @@ from generator_worker.sentences import Place
 # Passages read for a question, the best ones: 8 of 512 characters take about 1,300 tokens.
 MOST_READ: Final = 8
 
-BIAS: Final = -5.0
-RELEVANCE_WEIGHT: Final = 7.0
-SPAN_WEIGHT: Final = 0.4
-UNREAD_BIAS: Final = -16.0
-UNREAD_RELEVANCE_WEIGHT: Final = 26.0
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of the logistic models: of sentences that were read, and of those that were not."""
+
+    bias: float
+    relevance: float
+    span: float
+    unread_bias: float
+    unread_relevance: float
+
+
+# As `python -m bench.answer_evidence` prints them.
+WEIGHTS: Final = Weights(-5.0, 7.0, 0.4, -16.0, 26.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +68,16 @@ def _best(sentence: Sentence, reads: Sequence[Read]) -> Evidence | None:
     return found
 
 
-def probabilities(relevance: Vectors, evidence: Sequence[Evidence | None]) -> Vectors:
+def probabilities(
+    relevance: Vectors, evidence: Sequence[Evidence | None], weights: Weights = WEIGHTS
+) -> Vectors:
     """That each sentence answers, float32 [n], in 0..1; relevance: float32 [n]."""
     read = np.array([one is not None for one in evidence], dtype=np.bool_)
     spans = np.array([0.0 if one is None else one.score for one in evidence], dtype=np.float32)
     log_odds = np.where(
         read,
-        BIAS + RELEVANCE_WEIGHT * relevance + SPAN_WEIGHT * spans,
-        UNREAD_BIAS + UNREAD_RELEVANCE_WEIGHT * relevance,
+        weights.bias + weights.relevance * relevance + weights.span * spans,
+        weights.unread_bias + weights.unread_relevance * relevance,
     )
     # As 1 / (1 + exp(-x)), without overflow.
     values: Vectors = (0.5 * (1 + np.tanh(log_odds / 2))).astype(np.float32)

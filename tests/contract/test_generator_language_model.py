@@ -58,6 +58,7 @@ async def test_the_model_answers_in_pieces_with_citations(server: OpenAIServer) 
     assert completion.answered
     assert not completion.fallback
     assert not completion.passages_truncated
+    assert not completion.spans
     assert server.authorizations == ["Bearer test-key"]
 
 
