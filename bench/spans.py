@@ -22,7 +22,8 @@ class Said:
     """What an answer says first.
 
     sentence: the text up to its first citation; empty where it says that nothing answers.
-    marked: the span that is marked in the source of that citation; None where none is.
+    marked: the span that is marked in the source of that citation, or in another where the
+        sentence goes on; None where none is.
     """
 
     sentence: str
@@ -49,10 +50,16 @@ def said(answer: Mapping[str, Any]) -> Said:
     if citation is None:
         return Said(text, None)
     sentence = text[: citation.start()]
-    source = sources[int(citation[1]) - 1]
-    marked = [source["text"][span["start"] : span["end"]] for span in source.get("spans", ())]
-    inside = [span for span in marked if span in sentence]
-    return Said(sentence, next(iter(inside or marked), None))
+    cited = marked(sources[int(citation[1]) - 1])
+    # A sentence that goes on in another passage may be marked there.
+    elsewhere = [span for source in sources for span in marked(source)]
+    inside = [span for span in (*cited, *elsewhere) if span in sentence]
+    return Said(sentence, next(iter(inside or cited), None))
+
+
+def marked(source: Mapping[str, Any]) -> list[str]:
+    """The texts that are marked in a source of POST /query."""
+    return [source["text"][span["start"] : span["end"]] for span in source.get("spans", ())]
 
 
 def normalised(text: str) -> str:

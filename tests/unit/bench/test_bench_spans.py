@@ -63,6 +63,13 @@ def test_of_several_spans_the_one_in_the_sentence_counts() -> None:
     assert said({"answer": "Something else. [1]", "sources": [one]}).marked == "410"
 
 
+def test_a_sentence_that_goes_on_in_another_passage_is_marked_there() -> None:
+    sources = [source("It fell,"), source("they say, in 476. In 410 too.", "476", "410")]
+    whole = {"answer": "It fell, they say, in 476. [1]", "sources": sources}
+    assert said(whole).marked == "476"
+    assert said({"answer": "It fell. [1]", "sources": sources}).marked is None
+
+
 def test_spans_may_be_absent() -> None:
     bare = {"answer": "It fell. [1]", "sources": [{"text": "It fell."}]}
     assert said(bare) == Said("It fell.", None)
