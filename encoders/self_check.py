@@ -10,13 +10,14 @@ from typing import Final
 import numpy as np
 
 from encoders.embedding import EmbeddingModel
-from encoders.encoder import Floats
+from encoders.encoder import EncoderModel, Floats
 from encoders.options import Precision
-from encoders.reading import PassageReader
+from encoders.reading import PassageReader, Read
 from encoders.scoring import PairScorer
 
-# By fingerprint: what SentenceTransformer.encode gives in float32 for SENTENCE, and the scores
-# of SENTENCE and LONGER for QUESTION by its token embeddings.
+# By fingerprint: what SentenceTransformer.encode gives in float32 for SENTENCE, the scores of
+# SENTENCE and LONGER for QUESTION by its token embeddings, and what a reader of QUESTION reads in
+# SENTENCE. Those of adapters are written by scripts/golden.py.
 GOLDEN: Final = Path(__file__).parent / "golden"
 SENTENCE: Final = "The quick brown fox jumps over the lazy dog."
 QUESTION: Final = "What does the fox jump over?"
@@ -27,7 +28,7 @@ LONGER: Final = "Ownership is a set of rules that govern how a program manages m
 _LEAST_COSINE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 0.99999, "bf16": 0.999})
 # Largest difference of scores in 0..1; bfloat16 was measured within 0.001.
 _SCORE_TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-3, "bf16": 0.01})
-# Largest difference of a logit; these go to about 10, and bfloat16 has 8 bits.
+# Largest difference of a logit; these go to about 10, and bfloat16 was measured within 0.09.
 _LOGIT_TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 0.01, "bf16": 0.5})
 _NORM_TOLERANCE: Final = 1e-3
 
@@ -70,25 +71,37 @@ def check_scoring(scorer: PairScorer) -> None:
     tolerance = _SCORE_TOLERANCE[scorer.precision]
     if abs(alone[0] - together[0]) > tolerance:
         raise SelfCheckFailedError("a pair's score depends on what else is in its batch")
-    stored = GOLDEN / f"{scorer.identity.fingerprint}.npy"
-    if stored.is_file():
-        error = float(np.abs(together - np.load(stored, allow_pickle=False)).max())
-        if error > tolerance:
-            raise SelfCheckFailedError(f"a score is {error:.4f} off the stored one")
+    _require_stored(scorer, together, tolerance, "a score")
 
 
 def check_reading(reader: PassageReader) -> None:
-    """Compares the readings of a passage alone and beside a longer one.
+    """Compares the readings of a passage alone, beside a longer one and, for a reader that is
+    known, as stored.
 
     Raises SelfCheckFailedError.
     """
     short, long = reader.prepare(QUESTION, [SENTENCE, LONGER])
     (alone,), (together, _) = reader.read([short]), reader.read([short, long])
-    logits = [np.array([*read.begins, *read.ends, read.nothing]) for read in (alone, together)]
-    if float(np.abs(logits[0] - logits[1]).max()) > _LOGIT_TOLERANCE[reader.precision]:
+    tolerance = _LOGIT_TOLERANCE[reader.precision]
+    if np.abs(logits_of(alone) - logits_of(together)).max() > tolerance:
         raise SelfCheckFailedError("what is read in a passage depends on what else is in its batch")
     if np.ptp(alone.begins) == 0 or np.ptp(alone.ends) == 0:
         raise SelfCheckFailedError("every token of a passage is the same to the reader")
+    _require_stored(reader, logits_of(alone), tolerance, "a logit")
+
+
+def logits_of(read: Read) -> Floats:
+    """All of a reading in one row, as it is stored: float32 [2 * passage tokens + 1]."""
+    return np.concatenate((read.begins, read.ends, [read.nothing]), dtype=np.float32)
+
+
+def _require_stored(model: EncoderModel, found: Floats, tolerance: float, what: str) -> None:
+    """Compares with what is stored for a model that is known."""
+    stored = GOLDEN / f"{model.identity.fingerprint}.npy"
+    if stored.is_file():
+        error = float(np.abs(found - np.load(stored, allow_pickle=False)).max())
+        if not error <= tolerance:
+            raise SelfCheckFailedError(f"{what} is {error:.4f} off the stored one")
 
 
 def _require_shape(model: EmbeddingModel, alone: Floats, together: Floats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from support.adapters import tiny_adapter, tiny_tensors
 from support.models import MINILM, TEXTS, exports, tiny_encoder
 
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT, merge
-from encoders.encoder import Encoder
-from encoders.location import locate
+from encoders.encoder import Encoder, Floats
+from encoders.identity import fingerprint
+from encoders.location import locate, trained
 from encoders.options import BackendName, Precision, Runtime
 from encoders.reading import (
     MAX_SPAN_TOKENS,
@@ -23,7 +25,14 @@ from encoders.reading import (
     best_span,
     load_passage_reader,
 )
-from encoders.self_check import check_reading
+from encoders.self_check import (
+    GOLDEN,
+    SENTENCE,
+    SelfCheckFailedError,
+    check_reading,
+    logits_of,
+)
+from encoders.self_check import QUESTION as SELF_CHECK_QUESTION
 from encoders.tokenizing import PairTokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -202,3 +211,47 @@ def test_of_a_part_that_was_cut_off_there_is_no_span(reader: PassageReader) -> N
     assert best_span(found, 300, len(text)) is None
     (empty,) = read(reader, [""])
     assert best_span(empty, 0, 10) is None
+
+
+@pytest.fixture
+def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("encoders.self_check.GOLDEN", tmp_path)
+    return tmp_path
+
+
+def test_a_reader_that_is_known_must_read_what_is_stored(
+    reader: PassageReader, golden: Path
+) -> None:
+    (found,) = read(reader, [SENTENCE], SELF_CHECK_QUESTION)
+    stored = golden / f"{reader.identity.fingerprint}.npy"
+    np.save(stored, logits_of(found))
+    check_reading(reader)
+    np.save(stored, logits_of(found) + np.float32(0.1))
+    with pytest.raises(SelfCheckFailedError, match=r"a logit is 0.1000 off the stored one"):
+        check_reading(reader)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda logits: logits + len(logits), "depends on what else is in its batch"),
+        (lambda logits: logits * 0, "every token of a passage is the same"),
+    ],
+)
+def test_a_reader_that_reads_nonsense_fails_the_self_check(
+    reader: PassageReader,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[[Floats], Floats],
+    message: str,
+) -> None:
+    run = Encoder.run
+    monkeypatch.setattr(Encoder, "run", lambda self, batch: wrong(run(self, batch)))
+    with pytest.raises(SelfCheckFailedError, match=message):
+        check_reading(reader)
+
+
+@pytest.mark.parametrize("name", [*trained(), MINILM])
+def test_every_model_that_comes_with_this_version_is_known_to_the_self_check(name: str) -> None:
+    files = locate(name)
+    kind = "late_interaction" if files.adapter is None else files.adapter.kind
+    assert (GOLDEN / f"{fingerprint(files, kind=kind)}.npy").is_file(), "see scripts/golden.py"
