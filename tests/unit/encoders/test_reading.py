@@ -174,7 +174,8 @@ def test_more_passages_than_a_slice_keep_their_order(tokenizer: PairTokenizer) -
 def reads(draw: st.DrawFn) -> Read:
     """Tokens in order, some of the same character, with gaps; logits that are often equal."""
     steps = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=70))
-    ranges, at = [], 0
+    ranges: list[tuple[int, int]] = []
+    at = 0
     for gap, length in steps:
         same = gap == 3 and ranges
         start, end = ranges[-1] if same else (at + gap, at + gap + length)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.adapters import tiny_adapter
 from support.models import MINILM, tiny_cross_encoder, tiny_encoder, tiny_transformer
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -84,6 +85,23 @@ def test_without_padding_comes_out_what_comes_with_it(
         torch.from_numpy(ours), torch.from_numpy(reference), batch["attention_mask"]
     )
     assert cosine >= (0.99999 if precision == "fp32" else LEAST_COSINE)
+
+
+def test_a_reader_tells_question_from_passage_without_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KERNEL, row_by_row)
+    adapter = tiny_adapter(tmp_path / "r.safetensors", tiny_encoder(tmp_path), "reader")
+    padded = backend(graph_of(adapter, "reader"), unpad=False)
+    unpadded = backend(graph_of(adapter, "reader"))
+    assert unpadded.description == "torch fp32, 1 threads, unpadded"
+    batch = trial_batch(graph_of(adapter, "reader"))
+    tokens = batch["attention_mask"] == 1
+    of_one_text = unpadded.run(batch)[tokens]
+    batch["token_type_ids"][:, 2:] = batch["attention_mask"][:, 2:]
+    found = unpadded.run(batch)[tokens]
+    np.testing.assert_allclose(found, padded.run(batch)[tokens], atol=1e-4)
+    assert np.abs(found - of_one_text).max() > 0.01
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
