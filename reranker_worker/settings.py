@@ -16,7 +16,7 @@ class RerankerSettings(EncoderSettings):
         "sentence-transformers/all-MiniLM-L6-v2",
         min_length=1,
         description="Sentence-transformers CrossEncoder, or an embedding model, which scores by "
-        "late interaction: a hub name or a local folder.",
+        "late interaction: a hub name, a local folder or an adapter's file.",
     )
     reranker_backend: BackendName = Field(
         "auto",
