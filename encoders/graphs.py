@@ -14,12 +14,15 @@ from typing import Any, Final
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from encoders.adapters import Head, merge
 from encoders.blueprint import Blueprint, InputType, Kind, Prompt
+from encoders.loading import load, require_complete
 from encoders.location import ModelFiles, ModelUnusableError
+from encoders.scoring import engine_of
 
 # Names sentence-transformers looks for, in its order, for either side of retrieval.
 _PROMPT_NAMES: Final[Mapping[InputType, tuple[str, ...]]] = {
@@ -150,13 +153,12 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     # It would draw "Loading weights" into the log.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     files.require(kind)
+    if kind == "embedding" and engine_of(files) == "cross_encoder":
+        raise ModelUnusableError(f"{files.name} scores pairs of texts: it is for RERANKER_MODEL")
     if kind == "cross_encoder":
         return _build_cross_encoder(files)
-    model = SentenceTransformer(
-        str(files.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
-    )
-    model.eval()
-    transformer = _transformer(model, files)
+    model = load(files, SentenceTransformer)
+    transformer = _transformer(model, files, reads_token_states=True)
     head = merge(files, transformer.model)
     if head is not None:
         return _build_reader(transformer, head)
@@ -197,15 +199,16 @@ def _build_reader(transformer: Any, head: Head) -> tuple[Blueprint, Graph]:
 
 
 def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
-    model = CrossEncoder(
-        str(files.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
-    )
-    model.eval()
+    model = load(files, CrossEncoder)
     if model.num_labels != 1:
         raise ModelUnusableError(
             f"{files.name} gives {model.num_labels} labels a pair; one is needed"
         )
-    transformer = _transformer(model, files)
+    transformer = _transformer(model, files, reads_token_states=False)
+    if any(isinstance(module, LogitScore) for module in model) and not _lists_modules(files):
+        raise ModelUnusableError(
+            f"{files.name} is a language model that does not say by which words it scores"
+        )
     takes_types = "token_type_ids" in transformer.tokenizer.model_input_names
     inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if takes_types else ()))
     blueprint = Blueprint(
@@ -221,7 +224,11 @@ def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
     return blueprint, ScoreGraph(model, inputs).eval()
 
 
-def _transformer(model: nn.Sequential, files: ModelFiles) -> Any:
+def _lists_modules(files: ModelFiles) -> bool:
+    return (files.folder / "modules.json").is_file()
+
+
+def _transformer(model: nn.Sequential, files: ModelFiles, *, reads_token_states: bool) -> Any:
     """The first module, if it is one this program can feed."""
     first = model[0]
     if not isinstance(first, Transformer):
@@ -232,15 +239,31 @@ def _transformer(model: nn.Sequential, files: ModelFiles) -> Any:
         raise ModelUnusableError(f"{files.name} has no tokenizer of the Rust kind (tokenizer.json)")
     if "message" in first.modality_config:
         raise ModelUnusableError(f"{files.name} reads chat messages, not plain texts")
+    require_complete(first, files, reads_token_states=reads_token_states)
     return first
 
 
 def _max_tokens(transformer: Any) -> int:
     limit = transformer.max_seq_length
-    positions = getattr(transformer.config, "max_position_embeddings", None)
-    known = [value for value in (limit, None if limit else positions) if value]
+    positions = getattr(transformer.config, "max_position_embeddings", None) or 0
+    # Of RoBERTa's 514 positions a text has 512, whatever its tokenizer says.
+    readable = positions - first_position(transformer.model) if positions > 0 else None
     # Tokenizers without a limit of their own say 1e30.
-    return int(known[0]) if known and known[0] < 1_000_000 else _DEFAULT_MAX_TOKENS
+    known = [value for value in (limit, readable) if value and value < 1_000_000]
+    return int(min(known)) if known else _DEFAULT_MAX_TOKENS
+
+
+def first_position(model: nn.Module) -> int:
+    """The number of a row's first position: RoBERTa and its kin count from `padding_idx` + 1.
+
+    The rule is sentence-transformers' (`Transformer._infer_flatten_position_offset`).
+    """
+    for module in model.modules():
+        padding = getattr(module, "padding_idx", None)
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(padding, int) and isinstance(table, nn.Embedding):
+            return padding + 1
+    return 0
 
 
 def _pad_id(transformer: Any) -> int:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from encoders.graphs import Graph
+from encoders.graphs import Graph, first_position
 from encoders.tokenizing import IntArray
 
 # The name by which transformers knows the attention below. It makes no mask for such a name.
@@ -66,7 +65,7 @@ class UnpaddedAttention:
             raise ValueError("its head reads the first token of each row")
         if not self._model.is_backend_compatible():
             raise ValueError("its attention cannot be exchanged")
-        self._first_position = _first_position(self._model)
+        self._first_position = first_position(self._model)
         self._before = self._model.config._attn_implementation
         AttentionInterface.register(_NAME, _attention)  # again does no harm
         self._model.set_attn_implementation(_NAME)
@@ -143,16 +142,3 @@ def _attention(
         window_size=(side, side),
     )
     return cast(Tensor, output)[None], None
-
-
-def _first_position(model: nn.Module) -> int:
-    """The number of a row's first position: RoBERTa and its kin count from `padding_idx` + 1.
-
-    The rule is sentence-transformers' (`Transformer._infer_flatten_position_offset`).
-    """
-    for module in model.modules():
-        padding = getattr(module, "padding_idx", None)
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(padding, int) and isinstance(table, torch.nn.Embedding):
-            return padding + 1
-    return 0
