@@ -81,7 +81,7 @@ class PassageReader(EncoderModel):
 
     @property
     def description(self) -> str:
-        """Such as "production-rag/reader@1a2b3c4d, openvino bf16, 2 threads, reader"."""
+        """Such as "reader@1a2b3c4d, openvino bf16, 2 threads, reader"."""
         return f"{super().description}, reader"
 
     def prepare(self, question: str, passages: Sequence[str]) -> list[Reading]:
