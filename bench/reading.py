@@ -97,8 +97,8 @@ def run(options: Options) -> Report:
     """Indexes, asks one question after another, then some of them in every way of COSTS."""
     squad = parts(options.data)
     count, timed = (QUICK_QUESTIONS, QUICK_TIMED) if options.quick else (QUESTIONS, TIMED)
-    documents = [Document(str(at), one.text) for at, one in enumerate(squad.indexed)]
-    present, absent = sample(squad.indexed, count), sample(squad.absent, count)
+    documents = [Document(f"indexed-{at}", one.text) for at, one in enumerate(squad.indexed)]
+    present, absent = sample(squad.indexed, count, "indexed"), sample(squad.absent, count, "absent")
 
     async def measured(url: str) -> Measured:
         async with connected(url) as api:
@@ -108,11 +108,11 @@ def run(options: Options) -> Report:
         return report(uvloop.run(measured(running.url)), guarded=not options.quick)
 
 
-def sample(paragraphs: Sequence[Paragraph], count: int) -> list[Asked]:
-    """So many of the paragraphs' questions, drawn once and for all; a paragraph's position is
-    its document."""
+def sample(paragraphs: Sequence[Paragraph], count: int, part: str) -> list[Asked]:
+    """So many of the paragraphs' questions, drawn once and for all; a paragraph's document is
+    called by the part and its position in it."""
     every = [
-        Asked(question.text, question.answers, str(at))
+        Asked(question.text, question.answers, f"{part}-{at}")
         for at, paragraph in enumerate(paragraphs)
         for question in paragraph.questions
     ]

@@ -144,8 +144,8 @@ def test_the_sample_is_the_same_every_time_and_names_the_paragraph() -> None:
         Paragraph("a", "text", tuple(Question(f"{p}.{q}", f"{p}.{q}?", ("x",)) for q in range(9)))
         for p in range(4)
     ]
-    drawn = reading.sample(paragraphs, 10)
-    assert drawn == reading.sample(paragraphs, 10)
+    drawn = reading.sample(paragraphs, 10, "part")
+    assert drawn == reading.sample(paragraphs, 10, "part")
     assert len({one.text for one in drawn}) == 10
-    assert all(one.text.startswith(one.document) for one in drawn)
-    assert len(reading.sample(paragraphs, 100)) == 36
+    assert all(one.document == f"part-{one.text[0]}" for one in drawn)
+    assert len(reading.sample(paragraphs, 100, "part")) == 36
