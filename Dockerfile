@@ -29,7 +29,7 @@ WORKDIR /app
 FROM base AS dependencies
 RUN python -m venv /opt/venv
 WORKDIR /build
-COPY pyproject.toml constraints.txt LICENSE ./
+COPY pyproject.toml constraints.txt LICENSE NOTICE ./
 RUN touch README.md && mkdir protos
 
 FROM dependencies AS gateway-dependencies

@@ -3,6 +3,7 @@
 # PYTHON            which Python .venv is made with (3.11 or newer; default: the newest found)
 # TORCH_INDEX_URL   package index to take torch from (default: where pip takes all else from)
 # TESTS             what `make test` runs (default: tests)
+# ADAPTER           what `make train` trains: reader
 # CHAOS             what `make chaos` is told, such as --seed 7 --kills 20
 
 TESTS ?= tests
@@ -12,7 +13,7 @@ export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup test test-unit test-integration lint types format protos bench bench-quality \
-	chaos clean
+	train chaos clean
 
 help:
 	@echo 'make run               start everything on http://127.0.0.1:8080 (Ctrl-C stops it)'
@@ -25,6 +26,7 @@ help:
 	@echo 'make protos            write the stubs of protos/ again'
 	@echo 'make bench             measure speed and quality'
 	@echo 'make bench-quality     measure retrieval, reranking and answers; fail if they got worse'
+	@echo 'make train             train an adapter (ADAPTER=reader) and write its model card: two hours'
 	@echo 'make chaos             kill processes 260 times while documents are written and rebuilt'
 	@echo 'make clean             remove .venv, caches and build output; data/ stays'
 
@@ -65,6 +67,10 @@ bench: setup
 # QUICK=1 takes the smallest collections and few questions: a few minutes.
 bench-quality: setup
 	.venv/bin/python -m bench retrieval reranked reading $(if $(QUICK),--quick)
+
+# Goes on where it was broken off; docs/training.md.
+train: setup
+	.venv/bin/python -m training $(or $(ADAPTER),$(error ADAPTER=reader says what is trained))
 
 # CHAOS='--seed 7 --kills 20' repeats a run, or makes it shorter.
 chaos: setup
