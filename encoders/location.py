@@ -31,6 +31,9 @@ _USES: Final[Mapping[Kind, tuple[str, str]]] = MappingProxyType(
 
 # What sentence-transformers reads; exports for other runtimes stay on the hub.
 _CONFIGURATION: Final = ["*.json", "*.txt", "*.model", "*.py"]
+# Layers after the transformer (`2_Dense`) are of a few megabytes, and often in the older format
+# though the transformer is not.
+_LAYERS: Final = "[0-9]*_*/pytorch_model.bin"
 _OTHER_RUNTIMES: Final = ["onnx/*", "openvino/*", "coreml/*", "*.onnx"]
 
 
@@ -164,7 +167,7 @@ def _packaged(name: str) -> ModelFiles | None:
 def _from_hub(name: str) -> Path:
     # huggingface_hub comes with sentence-transformers; 0.3 s that the default model saves.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     last: Exception | None = None
     for local_files_only in (True, False):
@@ -173,14 +176,36 @@ def _from_hub(name: str) -> Path:
                 folder = Path(
                     snapshot_download(
                         name,
-                        allow_patterns=[*_CONFIGURATION, weights],
+                        allow_patterns=[*_CONFIGURATION, _LAYERS, weights],
                         ignore_patterns=_OTHER_RUNTIMES,
                         local_files_only=local_files_only,
                     )
                 )
-            except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            except (
+                LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError
+            ) as error:  # fmt: skip
                 last = error
                 continue
             if any(folder.glob(weights)):
                 return folder
-    raise ModelUnusableError(f"model {name!r} is in no package, folder, cache or hub") from last
+    raise ModelUnusableError(
+        f"model {name!r} is in no package, folder, cache or hub: {_reason(last)}"
+    ) from last
+
+
+def _reason(error: Exception | None) -> str:
+    """What went wrong with the hub, and what helps."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if error is None:
+        return "its repository holds no weights (*.safetensors or *.bin)"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so the hub was not asked"
+    if isinstance(error, GatedRepoError):
+        return "its terms are to be accepted on the hub, and HF_TOKEN to be set"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub knows no such name; for a private one set HF_TOKEN"
+    if isinstance(error, HFValidationError):
+        return "a hub's names are `owner/model`"
+    return "the hub was not reached"

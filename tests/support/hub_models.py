@@ -103,8 +103,8 @@ def gte_reranker(folder: Path) -> Path:
         local_attention=8, global_attn_every_n_layers=2,
         pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2,
     )  # fmt: skip
-    model = ModernBertForSequenceClassification(config).to(torch.float16)
-    model.save_pretrained(folder)
+    model: Any = ModernBertForSequenceClassification(config)
+    model.half().save_pretrained(folder)
     inputs = {"model_input_names": ["input_ids", "attention_mask"]}
     _save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", _NAMED | inputs)
     return folder

@@ -8,7 +8,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import filter_repo_objects
 from support.models import MINILM
 
 from encoders.blueprint import Blueprint, Prompt
@@ -44,6 +52,46 @@ def test_a_model_of_no_hub_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelUnusableError, match="'nobody/nothing' is in no package"):
         locate("nobody/nothing")
+
+
+RESPONSE = httpx.Response(401, request=httpx.Request("GET", "https://hub"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GatedRepoError("no", response=RESPONSE), "accepted on the hub, and HF_TOKEN to be set"),
+        (RepositoryNotFoundError("no", response=RESPONSE), "no such name; for a private one set"),
+        (HFValidationError("no"), "names are `owner/model`"),
+        (LocalEntryNotFoundError("no"), "the hub was not reached"),
+    ],
+)
+def test_why_a_hub_gave_nothing_is_said(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelUnusableError, match=said):
+        locate("nobody/nothing")
+
+
+def test_layers_in_the_older_format_come_with_weights_in_the_newer(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    """As fnmatch of the hub's client has it."""
+    wanted: list[str] = []
+
+    def download(*_: object, allow_patterns: list[str], **__: object) -> str:
+        wanted.extend(allow_patterns)
+        return str(model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert locate("somebody/something").folder == model
+    files = ["2_Dense/pytorch_model.bin", "pytorch_model.bin", "model.safetensors"]
+    assert list(filter_repo_objects(files, allow_patterns=wanted)) == [files[0], files[2]]
 
 
 @pytest.fixture
