@@ -113,7 +113,7 @@ def _card(
         data, licence = SQUAD, "CC-BY-SA-4.0, as the data it was trained on"
     else:
         name = options.own_data.name
-        data = Data(name, "Data of one's own", "not known here", "", "as for SQuAD")
+        data = Data(name, "Data of one's own", "not known here", "", SQUAD.use)
         licence, command = "as the data's", f"{command} --data {name}"
     return Card(
         NAME, _ABOUT, licence, [data], shared, losses, TOLD_EVERY, figures, _FAILURES, command
