@@ -138,7 +138,9 @@ def choose(
     if best_score < threshold:
         return Chosen((), best_score)
     worth = due - np.array([RANK_COST * s.passage for s in sentences], dtype=np.float32)
-    open_ = (worth >= NEAR_BEST * float(worth.max())) & (due >= threshold)
+    open_ = due >= threshold
+    best = float(worth[open_].max())
+    open_ &= worth >= best - (1 - NEAR_BEST) * abs(best)
     whole = np.array([s.form is Form.WHOLE for s in sentences])
     if (open_ & whole).any():
         open_ &= whole

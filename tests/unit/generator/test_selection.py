@@ -57,6 +57,17 @@ def test_below_the_threshold_nothing_is_chosen() -> None:
     assert choose([], scores(), apart(0), most=4, threshold=0.55).sentences == ()
 
 
+@pytest.mark.parametrize("values", [(0.001, 0.0), (-0.25, -0.9), (-0.001, 0.001)])
+def test_however_low_the_threshold_the_best_that_reaches_it_is_chosen(
+    values: tuple[float, float],
+) -> None:
+    sentences = [sentence(0, 0), sentence(40, 0)]
+    for threshold in (max(values), -2):
+        chosen = choose(sentences, scores(*values), apart(2), most=4, threshold=threshold)
+        assert chosen.sentences
+        assert chosen.best_score == pytest.approx(max(values))
+
+
 def test_the_best_comes_first_then_its_passage_as_written() -> None:
     places = [(0, 3), (1, 5), (1, 7), (1, 2), (2, 0)]
     sentences = [sentence(*place) for place in places]
