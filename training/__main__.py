@@ -27,6 +27,12 @@ class Maker(Protocol):
     def make(self, options: Options) -> Path:
         """Trains; returns the path of the adapter. Raises ValueError for what cannot be."""
 
+    def examined(self, options: Options) -> str:
+        """Figures of the checkpoint in the work folder, in Markdown; nothing is written.
+
+        Raises FileNotFoundError when there is none.
+        """
+
 
 def main() -> None:
     """Trains one adapter, or goes on with it, and writes its file and card.
@@ -58,8 +64,11 @@ def main() -> None:
     began_s = time.monotonic()
     maker = cast(Maker, importlib.import_module(f"training.{ADAPTERS[arguments.adapter]}"))
     try:
+        if arguments.examine:
+            print(maker.examined(options))
+            return
         path = maker.make(options)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training: {error}")
     except KeyboardInterrupt:
         log.info("broken off; the same command goes on from the last checkpoint")
@@ -101,6 +110,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--output", type=Path, default=TRAINED, help="where file and card go (encoders/trained)"
+    )
+    parser.add_argument(
+        "--examine", action="store_true", help="print the figures of the last checkpoint, no more"
     )
     parser.add_argument(
         "--figures", type=Path, nargs="*", default=[], help="Markdown tables for the card"

@@ -14,7 +14,7 @@ from training.examine import Figures, examine
 from training.loop import TOLD_EVERY
 from training.nearest import BASE
 from training.options import Options
-from training.reader import LEARNING_RATE, MAX_TOKENS, RANK, Reader, train_reader
+from training.reader import LEARNING_RATE, MAX_TOKENS, RANK, Reader, load_reader, train_reader
 from training.squad import read_paragraphs, split
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,17 @@ def make(options: Options) -> Path:
     questions = sum(len(paragraph.questions) for paragraph in parts.training)
     write_card(path, _card(options, steps, questions, losses, [figures, *given]))
     return path
+
+
+def examined(options: Options) -> str:
+    """Figures of the reader in the work folder's checkpoint, in Markdown; nothing is written.
+
+    Raises FileNotFoundError when there is none.
+    """
+    parts = split(read_paragraphs(options.squad_file))
+    reader, steps = load_reader(options.folder, options.device)
+    log.info("examines the reader after %d steps", steps)
+    return figures_table(examine(reader, parts.calibration, questions=EXAMINED_QUESTIONS))
 
 
 def write_reader(reader: Reader, folder: Path) -> Path:

@@ -45,7 +45,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return pool_and_near(list(pool.paragraphs))[1]
 
     monkeypatch.setattr("training.reader.nearest", near)
-    monkeypatch.setattr("training.reader.new_reader", lambda _: tiny_reader(tmp_path))
+    monkeypatch.setattr("training.reader.new_reader", lambda *_: tiny_reader(tmp_path))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -57,7 +57,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 def test_one_command_makes_file_and_card(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output, table = tmp_path / "out", tmp_path / "more.md"
     table.write_text("**More**\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
@@ -79,6 +82,10 @@ def test_one_command_makes_file_and_card(
     before = path.read_bytes()
     run(monkeypatch, *arguments)
     assert path.read_bytes() == before
+    run(monkeypatch, *arguments, "--examine")
+    assert "20 questions" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="checkpoint"):
+        run(monkeypatch, *arguments, "--examine", "--folder", tmp_path / "none")
 
 
 def test_without_data_it_says_what_to_do(
