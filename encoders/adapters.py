@@ -33,8 +33,10 @@ UP: Final = "lora_up"
 HEAD_WEIGHT: Final = "head.weight"
 HEAD_BIAS: Final = "head.bias"
 
-# The heads of each kind of adapter: how many numbers each gives for a token.
-_HEADS: Final[Mapping[Kind, int]] = MappingProxyType({"late_interaction": 0, "reader": 2})
+# How many numbers the head of each kind gives for a token: how much it counts in a query; that an
+# answer begins there, ends there. Late interaction does without one too: all tokens count alike.
+_HEAD_OUTPUTS: Final[Mapping[Kind, int]] = MappingProxyType({"late_interaction": 1, "reader": 2})
+_HEADLESS: Final[Kind] = "late_interaction"
 # Of the base that an adapter was trained over the fingerprint as this kind is noted.
 _BASE_KIND: Final = "embedding"
 
@@ -57,7 +59,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """maps: by the name of a linear map within the base. head: of the kinds that have one."""
+    """maps: by the name of a linear map within the base."""
 
     maps: Mapping[str, LowRank]
     head: Head | None
@@ -95,21 +97,22 @@ def read_adapter(file: AdapterFile) -> Adapter:
         if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
             raise ModelUnusableError(f"{key} of the adapter {name} is not made of finite floats")
         floats[key] = tensor.astype(np.float32)
-    head = _take_head(floats, _HEADS[file.kind], name)
+    head = _take_head(floats, file.kind, name)
     maps = _take_maps(floats, name)
     if floats:
         raise ModelUnusableError(f"the adapter {name} holds {min(floats)}, which is unknown")
     return Adapter(maps, head)
 
 
-def _take_head(tensors: dict[str, Floats], outputs: int, name: str) -> Head | None:
-    if not outputs:
-        return None
+def _take_head(tensors: dict[str, Floats], kind: Kind, name: str) -> Head | None:
     weight, bias = tensors.pop(HEAD_WEIGHT, None), tensors.pop(HEAD_BIAS, None)
+    if weight is None and bias is None and kind == _HEADLESS:
+        return None
+    outputs = _HEAD_OUTPUTS[kind]
     if weight is None or bias is None:
         raise ModelUnusableError(f"the adapter {name} lacks {HEAD_WEIGHT} or {HEAD_BIAS}")
     if weight.ndim != 2 or len(weight) != outputs or bias.shape != (outputs,):
-        raise ModelUnusableError(f"the head of the adapter {name} does not give {outputs} numbers")
+        raise ModelUnusableError(f"the head of the adapter {name} gives not {outputs} a token")
     return Head(weight, bias)
 
 

@@ -94,14 +94,24 @@ class EmbeddingGraph(Graph):
 
 
 class TokenStatesGraph(Graph):
-    """Token ids → the last hidden states, each of length 1: float32 [n, length, dimension]."""
+    """Token ids → the last hidden states, each of length 1: float32 [n, length, dimension].
 
-    def __init__(self, model: SentenceTransformer, inputs: tuple[str, ...]) -> None:
+    With a head, behind each state how much its token counts in a query: one number more, the
+    softplus of what the head makes of the state as it was.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, inputs: tuple[str, ...], head: Head | None = None
+    ) -> None:
         super().__init__(model[0], inputs)
+        self.head = None if head is None else _linear(head)
 
     def answer(self, features: dict[str, Any]) -> Tensor:
-        states: Tensor = features["token_embeddings"]
-        return nn.functional.normalize(states.float(), dim=-1)
+        states: Tensor = features["token_embeddings"].float()
+        directions = nn.functional.normalize(states, dim=-1)
+        if self.head is None:
+            return directions
+        return torch.cat((directions, nn.functional.softplus(self.head(states))), dim=-1)
 
 
 class ScoreGraph(Graph):
@@ -126,15 +136,20 @@ class SpanGraph(Graph):
 
     def __init__(self, transformer: Any, head: Head, inputs: tuple[str, ...]) -> None:
         super().__init__(transformer, inputs)
-        self.head = nn.Linear(head.weight.shape[1], len(head.bias))
-        self.head.load_state_dict(
-            {"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}
-        )
+        self.head = _linear(head)
 
     def answer(self, features: dict[str, Any]) -> Tensor:
         states: Tensor = features["token_embeddings"]
         logits: Tensor = self.head(states.float())
         return logits
+
+
+def _linear(head: Head) -> nn.Linear:
+    linear = nn.Linear(head.weight.shape[1], len(head.bias))
+    linear.load_state_dict(
+        {"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}
+    )
+    return linear
 
 
 def _activation(model: CrossEncoder) -> Callable[[Tensor], Tensor]:
@@ -160,7 +175,7 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     model = load(files, SentenceTransformer)
     transformer = _transformer(model, files, reads_token_states=True)
     head = merge(files, transformer.model)
-    if head is not None:
+    if kind == "reader" and head is not None:
         return _build_reader(transformer, head)
     states = kind == "late_interaction"
     prompts = {name: _prompt(model, transformer, name) for name in _PROMPT_NAMES}
@@ -179,7 +194,7 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
         prompts=prompts,
         tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
     )
-    graph = TokenStatesGraph(model, inputs) if states else EmbeddingGraph(model, inputs)
+    graph = TokenStatesGraph(model, inputs, head) if states else EmbeddingGraph(model, inputs)
     return blueprint, graph.eval()
 
 

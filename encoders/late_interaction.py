@@ -6,7 +6,8 @@ model as it is, without ColBERT's projection and training:
     s(q, p) = mean over query tokens i of max over passage tokens j of cos(q_i, p_j)
     score = (1 + s) / 2
 
-Special tokens take no part on either side. The score is in 0..1 and grows with s.
+A model that was trained for it may say how much each token of the query counts: the mean is
+weighted then. Special tokens take no part on either side. The score is in 0..1 and grows with s.
 
 MaxSim runs on the host, whatever ran the model: from a GPU every token's state is copied
 (100 MB for 65,536 tokens of 384 floats), so there the copy and numpy take most of the time,
@@ -17,12 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Final
 
 import numpy as np
 
 from encoders.encoder import Floats
 from encoders.scoring import Pair, PairScorer, Prepared, Query
 from encoders.tokenizing import BoolArray
+
+# Of a token in a query: all of them at 0 would have no mean.
+_LEAST_WEIGHT: Final = np.float32(1e-6)
 
 
 class LateInteraction(PairScorer):
@@ -58,10 +63,23 @@ class LateInteraction(PairScorer):
         for query, asked in self._query_states({pair.query for pair in batch}).items():
             rows = [row for row, pair in enumerate(batch) if pair.query is query]
             chosen = slice(None) if len(rows) == len(batch) else rows  # a slice copies nothing
-            scores[chosen] = max_sim(asked, states[chosen], content[chosen])
+            scores[chosen] = max_sim(*self._weighed(asked), states[chosen], content[chosen])
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gave states that are not finite")
         return scores.tolist()
+
+    def _weighed(self, query: Floats) -> tuple[Floats, Floats | None]:
+        """The query's directions, and how much each counts, if the model says so.
+
+        Where it does, both lie side by side. In place of the weights stand zeros then, so that
+        those of passages, which lie there too, take no part, and nothing large is copied.
+        """
+        dimension = self.identity.dimension
+        if query.shape[1] == dimension:
+            return query, None
+        directions = query.copy()
+        directions[:, dimension:] = 0
+        return directions, np.maximum(query[:, dimension], _LEAST_WEIGHT)
 
     def _query_states(self, queries: set[Query]) -> dict[Query, Floats]:
         """Of each query, [content tokens, dimension]; those that nobody has computed yet are
@@ -83,10 +101,11 @@ class LateInteraction(PairScorer):
         return found
 
 
-def max_sim(query: Floats, passages: Floats, content: BoolArray) -> Floats:
+def max_sim(query: Floats, weights: Floats | None, passages: Floats, content: BoolArray) -> Floats:
     """(1 + MaxSim) / 2, per passage: float32 [n].
 
     query: [query tokens, dimension], each row of length 1.
+    weights: [query tokens], above 0; None counts all alike.
     passages: [n, tokens, dimension], each token's row of length 1.
     content: [n, tokens], True where a token counts.
 
@@ -97,6 +116,6 @@ def max_sim(query: Floats, passages: Floats, content: BoolArray) -> Floats:
         return np.zeros(count, np.float32)
     cosines = (passages.reshape(-1, dimension) @ query.T).reshape(count, length, len(query))
     cosines[~content] = -1.0
-    scores = (1.0 + cosines.max(axis=1).mean(axis=1)) / 2
+    scores = (1.0 + np.average(cosines.max(axis=1), axis=1, weights=weights)) / 2
     clipped: Floats = np.clip(scores, 0.0, 1.0).astype(np.float32)
     return clipped

@@ -24,7 +24,8 @@ _PAIR_HEADS: Final = ("ForSequenceClassification", "ForCausalLM")
 class Query:
     """A query shared by pairs, whose batches run in several threads.
 
-    states: float32 [content tokens, dimension], once computed; read and set under the lock.
+    states: float32 [content tokens, dimension], once computed, with one number more where the model
+        says how much each token counts; read and set under the lock.
     """
 
     tokens: Tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from support.adapters import Tensors, tiny_adapter, tiny_tensors
 from support.models import MINILM, TEXTS, exports, tiny_encoder
@@ -88,6 +89,40 @@ def test_an_adapted_scorer_gives_the_same_whatever_computes(base: Path, scorer: 
     assert np.abs(np.subtract(found, scores(base, "torch"))).max() > 0.01
 
 
+def unit(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    return states / np.linalg.norm(states, axis=1, keepdims=True)
+
+
+def test_tokens_of_a_query_count_as_much_as_the_adapters_head_says(
+    base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    head = {"head.weight": np.linspace(-2, 2, 32)[None], "head.bias": np.array([0.5])}
+    path = tmp_path / "weighed.safetensors"
+    tensors = tiny_tensors("late_interaction") | head
+    write_adapter(path, tensors, kind="late_interaction", base=str(base))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    bert = AutoModel.from_pretrained(base).eval()
+    merge(locate(str(path)), bert)
+
+    def states(text: str) -> NDArray[np.float32]:
+        row = tokenizer(text, truncation=True, max_length=48, return_tensors="pt")
+        with torch.inference_mode():  # [CLS] and [SEP] are the first and the last token
+            found: NDArray[np.float32] = bert(**row).last_hidden_state[0, 1:-1].numpy()
+        return found
+
+    asked = states(QUESTION)
+    weights = np.log1p(np.exp(asked @ head["head.weight"][0] + head["head.bias"][0]))
+    expected = [
+        (1 + np.average((unit(asked) @ unit(states(text)).T).max(axis=1), weights=weights)) / 2
+        for text in TEXTS
+    ]
+    assert weights.max() > 2 * weights.min()
+    np.testing.assert_allclose(scores(path, "torch"), expected, atol=1e-5)
+    np.testing.assert_allclose(scores(path, "openvino"), expected, atol=1e-5)
+
+
 def test_the_adapter_is_part_of_what_tells_models_apart(
     base: Path, scorer: Path, tmp_path: Path
 ) -> None:
@@ -136,11 +171,11 @@ WRONG: list[tuple[Kind, Callable[[Tensors], object], str]] = [
     ("late_interaction", setting(f"{QUERY}.{UP}", np.ones(4)), "no pair of matrices"),
     ("late_interaction", setting(f"{QUERY}.{UP}", np.full((32, 4), 1e5)), "not made of finite"),
     ("late_interaction", setting(f"{QUERY}.{UP}", np.full((32, 4), np.nan)), "not made of finite"),
-    ("late_interaction", setting("head.weight", np.ones((2, 32))), "holds head.weight"),
+    ("late_interaction", setting("head.weight", np.ones((1, 32))), "lacks head.weight or head.b"),
     ("late_interaction", lambda tensors: tensors.clear(), "adapts nothing"),
     ("reader", without("head.bias"), "lacks head.weight or head.bias"),
-    ("reader", setting("head.weight", np.ones((3, 32))), "does not give 2 numbers"),
-    ("reader", setting("head.bias", np.ones(3)), "does not give 2 numbers"),
+    ("reader", setting("head.weight", np.ones((3, 32))), "gives not 2 a token"),
+    ("reader", setting("head.bias", np.ones(3)), "gives not 2 a token"),
     ("reader", setting("other", np.ones(3)), "holds other, which is unknown"),
 ]
 

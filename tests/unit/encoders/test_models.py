@@ -261,8 +261,8 @@ def test_max_sim_without_a_token_on_either_side_is_nought() -> None:
     one = np.eye(1, 4, dtype=np.float32)
     passages = np.stack([one, one])
     content = np.array([[True], [False]])
-    np.testing.assert_array_equal(max_sim(nothing, passages, content), [0, 0])
-    np.testing.assert_array_equal(max_sim(one, passages, content), [1, 0])
+    np.testing.assert_array_equal(max_sim(nothing, None, passages, content), [0, 0])
+    np.testing.assert_array_equal(max_sim(one, None, passages, content), [1, 0])
 
 
 PROMPTS = {"query": "not this one: ", "rank": "does the passage answer this: "}
