@@ -12,10 +12,11 @@ answers it and from one that cannot:
 - unanswerable: the same SQuAD questions with their own article left out, SQuAD questions asked of
   the Rust book, quiz questions asked of SQuAD.
 
-Of each question the best sentence, by the weights so far, gives relevance and span score; the
-weights that tell answerable from unanswerable questions best are fitted to these, and the best
-sentences chosen anew, ROUNDS times. Both kinds of questions count the same as a whole, so 0.5 is
-where as many are wrongly answered as wrongly refused would be if they were equally many.
+Of each question the best sentence, by the weights so far, gives relevance and span score; where
+people marked the answer, the best three do, and those of them answer that hold it. The weights
+that tell best which answer are fitted to these, and the best sentences chosen anew, ROUNDS times.
+Were only questions told apart, relevance would decide alone: the article that is asked about is
+easier to know than the sentence. Sentences that answer count as much as the others together.
 Seeded. Reads BENCH_DATA (default ../shared/data).
 """
 
@@ -60,6 +61,10 @@ from training.squad import parts, passages
 
 ROUNDS: Final = 6
 MOST_SENTENCES: Final = 4
+# Sentences of a question that teach which of them answers.
+RANKED: Final = 3
+# Below what any span scores.
+NOT_READ: Final = -100.0
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # What ANSWER_THRESHOLD is without a reader, for comparison.
 WITHOUT_READER: Final = 0.55
@@ -90,26 +95,32 @@ class Cases:
 
 
 def fit(answerable: Sequence[Case], others: Sequence[Case]) -> Weights:
-    """The weights that tell the two apart best by their best sentences."""
-    cases = [case for case in (*answerable, *others) if case.sentences]
-    labels = np.array([case.found for case in cases])
-    # Each kind counts as much as the other.
-    counts = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()) * len(cases)
+    """The weights that tell best which of the best sentences answer."""
+    cases = [*answerable, *others]
     weights = WEIGHTS
     for _ in range(ROUNDS):
-        best = np.array([_best(case, weights) for case in cases], np.float64)
-        bias, of_relevance, of_span = logistic_regression(best, labels, counts)
+        bias, of_relevance, of_span = _fitted(cases, weights, features=2)
         weights = Weights(bias, of_relevance, of_span, 0.0, 0.0)
-    nearest = np.array([[float(case.relevance.max())] for case in cases])
-    bias_alone, relevance_alone = logistic_regression(nearest, labels, counts)
-    return Weights(*map(float, (bias, of_relevance, of_span, bias_alone, relevance_alone)))
+    alone = _fitted(cases, Weights(0.0, 1.0, 0.0, 0.0, 0.0), features=1)
+    return Weights(bias, of_relevance, of_span, *alone)
 
 
-def _best(case: Case, weights: Weights) -> tuple[float, float]:
-    """Relevance and span score of the sentence that is most likely to answer."""
-    spans = np.array([-np.inf if one is None else one.score for one in case.evidence])
-    at = int((weights.relevance * case.relevance + weights.span * spans).argmax())
-    return float(case.relevance[at]), max(float(spans[at]), -100.0)
+def _fitted(cases: Sequence[Case], weights: Weights, features: int) -> list[float]:
+    rows = np.array([row for case in cases for row in _rows(case, weights)], np.float64)
+    labels = rows[:, 2] > 0
+    # Those that answer count as much as those that do not.
+    counts = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()) * len(rows)
+    return [float(one) for one in logistic_regression(rows[:, :features], labels, counts)]
+
+
+def _rows(case: Case, weights: Weights) -> Iterator[tuple[float, float, bool]]:
+    """Relevance, span score, and whether it answers: of the sentence that is most likely to;
+    where people marked what answers, of the next ones too."""
+    spans = np.array([NOT_READ if one is None else one.score for one in case.evidence])
+    order = np.argsort(-(weights.relevance * case.relevance + weights.span * spans))
+    for at in order[: RANKED if case.found and case.asked.answers else 1]:
+        known = not case.asked.answers or holds(case.asked, case.sentences[at].text)
+        yield float(case.relevance[at]), float(spans[at]), case.found and known
 
 
 def with_reader(weights: Weights) -> Way:
