@@ -15,7 +15,7 @@ from bench.datasets import data_folder
 from training.options import TRAINED, Options
 
 # Each is made by a module of this package with `make(options)`.
-ADAPTERS: Final = {"reader": "make_reader"}
+ADAPTERS: Final = {"reader": "make_reader", "reranker": "make_reranker"}
 EXIT_NO_DATA: Final = 2
 EXIT_BROKEN_OFF: Final = 130
 log = logging.getLogger("training")

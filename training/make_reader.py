@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Final
 
 from encoders.adapters import write_adapter
 from training import examples
-from training.card import SQUAD, Card, Data, table, write_card
+from training.card import Card, table, write_card
 from training.examine import Figures, examine
 from training.loop import TOLD_EVERY
 from training.nearest import BASE
 from training.options import Options
 from training.reader import LEARNING_RATE, MAX_TOKENS, RANK, Reader, load_reader, train_reader
+from training.source import source_of
 from training.squad import read_paragraphs, split
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def figures_table(figures: Figures) -> str:
 def _card(
     options: Options, steps: int, questions: int, losses: list[float], figures: list[str]
 ) -> Card:
-    shared = {
+    settings = {
         "questions": f"{questions:,}, each drawn anew in every pass",
         "steps": f"{steps:,} of at most {examples.STEP_TOKENS:,} tokens",
         "rank": str(RANK),
@@ -117,15 +117,18 @@ def _card(
         "asked of a passage that answers": f"{examples.ANSWERED:.0%}; the others are asked of one "
         f"that does not, {examples.NEAR:.0%} of them of one like it",
         "seed": str(options.seed),
-        "SHA-256 of the data": f"`{hashlib.sha256(options.squad_file.read_bytes()).hexdigest()}`",
     }
-    command = f"python -m training reader --steps {steps} --seed {options.seed}"
-    if options.own_data is None:
-        data, licence = SQUAD, "CC-BY-SA-4.0, as the data it was trained on"
-    else:
-        name = options.own_data.name
-        data = Data(name, "Data of one's own", "not known here", "", SQUAD.use)
-        licence, command = "as the data's", f"{command} --data {name}"
+    source = source_of(options)
+    command = f"python -m training reader --steps {steps} --seed {options.seed}{source.argument}"
     return Card(
-        NAME, _ABOUT, licence, [data], shared, losses, TOLD_EVERY, figures, _FAILURES, command
+        NAME,
+        _ABOUT,
+        source.licence,
+        [source.data],
+        {**settings, **source.settings},
+        losses,
+        TOLD_EVERY,
+        figures,
+        _FAILURES,
+        command,
     )

@@ -13,6 +13,7 @@ from training.squad import Paragraph, Question
 
 if TYPE_CHECKING:
     from training.reader import Reader
+    from training.reranker import Reranker
 
 _COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 _TOWNS = ("Oslo", "Rome", "Bonn", "Lyon", "Bern", "Turin", "Kyoto", "Lima")
@@ -55,3 +56,20 @@ def tiny_reader(folder: Path, *, seed: int = 0) -> Reader:
         tiny_encoder(folder)
     torch.manual_seed(seed)
     return Reader(base, pair_tokenizer(64), rank=4)
+
+
+def tiny_reranker(folder: Path, *, seed: int = 0) -> Reranker:
+    """Two layers of 32 over random weights; 64 tokens."""
+    import torch
+    from tokenizers import Tokenizer
+
+    from training.reranker import Reranker
+
+    base = folder / "base"
+    if not base.is_dir():
+        tiny_encoder(folder)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(64)
+    torch.manual_seed(seed)
+    return Reranker(base, tokenizer, rank=4)

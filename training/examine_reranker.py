@@ -1,0 +1,85 @@
+"""Figures of a reranker on held-out articles: how it orders what the base's vectors find."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from training.examples import answers
+from training.nearest import nearest, pool_of
+from training.reranker import Reranker, max_sim
+from training.squad import Paragraph
+
+# The passages that are reordered, the right one among them.
+RERANKED: Final = 20
+_SEED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Over the questions of which a right passage is among the RERANKED nearest, each a mean.
+
+    A right passage is of the question's own paragraph and holds an answer.
+    found_first, found_mrr: success at 1 and mean reciprocal rank in the order of the base's
+        vectors; first, mrr: in the reranker's.
+    """
+
+    questions: int
+    found_first: float
+    found_mrr: float
+    first: float
+    mrr: float
+
+
+def examine_reranker(
+    reranker: Reranker, paragraphs: tuple[Paragraph, ...], folder: Path, *, questions: int
+) -> Figures:
+    """Asks a seeded sample of the paragraphs' questions.
+
+    folder: keeps what is nearest to them.
+    Raises ValueError when of no question a right passage is found.
+    """
+    pool = pool_of(paragraphs)
+    near = nearest(pool, folder / "held-out.npy")
+    sample = random.Random(_SEED).sample(range(len(pool.asked)), min(questions, len(pool.asked)))
+    before: list[int] = []
+    after: list[int] = []
+    for at in sample:
+        paragraph, question = pool.asked[at]
+        shown = [int(text) for text in near[at][:RERANKED]]
+        right = torch.tensor(
+            [pool.owner[i] == paragraph and answers(question, pool.texts[i]) for i in shown]
+        )
+        if right.any():
+            scores = _scores(reranker, question.text, [pool.texts[i] for i in shown])
+            before.append(int(right.int().argmax()) + 1)
+            after.append(
+                int(right[scores.argsort(descending=True, stable=True)].int().argmax()) + 1
+            )
+    if not before:
+        raise ValueError("no question's passage was found")
+    return Figures(
+        len(before),
+        statistics.fmean(rank == 1 for rank in before),
+        statistics.fmean(1 / rank for rank in before),
+        statistics.fmean(rank == 1 for rank in after),
+        statistics.fmean(1 / rank for rank in after),
+    )
+
+
+def _rank(right: Tensor) -> int:
+    """Of the first that is right, from 1: bool [n]."""
+    return int(right.int().argmax()) + 1
+
+
+@torch.inference_mode()
+def _scores(reranker: Reranker, query: str, passages: list[str]) -> Tensor:
+    asked, asked_content, weights = reranker([query])
+    read, read_content, _ = reranker(passages)
+    return max_sim(asked, weights * asked_content, read, read_content)[0].cpu()

@@ -1,0 +1,139 @@
+"""The reranker: late interaction, whose token states and weights of tokens are trained.
+
+ColBERT's objective (Khattab and Zaharia 2020, section 3.3) over the queries and passages of a
+batch, with passages that look like the right one among them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
+from encoders.location import locate
+from training.loop import Schedule, restore, train
+from training.lora import AdaptedBert
+from training.nearest import BASE, nearest, pool_of
+from training.queries import Asked, Queries
+from training.reader import NEAREST_FILE
+from training.squad import Parts
+
+log = logging.getLogger(__name__)
+
+RANK: Final = 32
+LEARNING_RATE: Final = 3e-4
+MAX_TOKENS: Final = 256
+RERANKER_FOLDER: Final = "reranker"
+# Scores are means of cosines: the right passage and one like it differ by a few hundredths.
+TEMPERATURE: Final = 0.02
+# A cosine is never this low.
+_EXCLUDED: Final = -1e4
+
+
+class Reranker(nn.Module):
+    """States of length 1, one a token, and how much each token of a query counts."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
+        """folder: the base's; a BERT. tokenizer: cuts texts and does not pad them."""
+        super().__init__()
+        self.bert = AdaptedBert(folder, rank)
+        self.weight = nn.Linear(self.bert.dimension, 1)
+        nn.init.zeros_(self.weight.weight)
+        nn.init.zeros_(self.weight.bias)
+        self._tokenizer = tokenizer
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Adapters and the weights' head."""
+        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
+        head = ((names[name], parameter) for name, parameter in self.weight.named_parameters())
+        return [*self.bert.trained(), *head]
+
+    def loss(self, batch: Sequence[Asked]) -> Tensor:
+        """Mean over queries of -log p(its passage), among all passages of the batch but the others
+        of its own paragraph."""
+        asked, asked_content, weights = self([row.query for row in batch])
+        like = [passage for row in batch for _, passage in row.like]
+        read, read_content, _ = self([row.passage for row in batch] + like)
+        scores = max_sim(asked, weights * asked_content, read, read_content)
+        own = torch.tensor([row.paragraph for row in batch])
+        of_like = torch.tensor([paragraph for row in batch for paragraph, _ in row.like])
+        owners = torch.cat((own, of_like))
+        right = torch.arange(len(batch))
+        excluded = owners[None, :] == own[:, None]
+        excluded[right, right] = False
+        logits = (scores / TEMPERATURE).masked_fill(excluded.to(scores.device), _EXCLUDED)
+        return nn.functional.cross_entropy(logits, right.to(scores.device))
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """States float32 [n, length, dimension], 1 where a token is content [n, length], and
+        weights above 0 [n, length]."""
+        encodings = self._tokenizer.encode_batch(list(texts))
+        length = max(map(len, encodings))
+        ids = torch.zeros(len(encodings), length, dtype=torch.int64)
+        mask, content = torch.zeros_like(ids), torch.zeros(len(encodings), length)
+        for at, encoding in enumerate(encodings):
+            size = len(encoding)
+            ids[at, :size] = torch.tensor(encoding.ids)
+            mask[at, :size] = 1
+            content[at, :size] = 1 - torch.tensor(encoding.special_tokens_mask)
+        device = self.weight.weight.device
+        states = self.bert(ids.to(device), mask.to(device)).float()
+        weights = nn.functional.softplus(self.weight(states)[..., 0])
+        return nn.functional.normalize(states, dim=-1), content.to(device), weights
+
+
+def max_sim(asked: Tensor, weights: Tensor, read: Tensor, content: Tensor) -> Tensor:
+    """Weighted mean over the query's tokens of the best cosine: [queries, passages].
+
+    asked: [queries, query tokens, dimension]; weights: [queries, query tokens], 0 where a token
+    does not count; read: [passages, tokens, dimension]; content: [passages, tokens].
+    """
+    queries, length, dimension = asked.shape
+    passages, tokens, _ = read.shape
+    flat = asked.reshape(-1, dimension) @ read.reshape(-1, dimension).T
+    cosines = flat.reshape(queries, length, passages, tokens)
+    best = cosines.masked_fill(content[None, None] == 0, -1.0).amax(-1)
+    return torch.einsum("qlp,ql->qp", best, weights) / weights.sum(-1, keepdim=True)
+
+
+def new_reranker(device: str = "cpu") -> Reranker:
+    """The base with adapters that change nothing yet, drawn on the CPU wherever it runs."""
+    folder = locate(BASE).folder
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return Reranker(folder, tokenizer).to(device)
+
+
+def load_reranker(folder: Path, device: str = "cpu") -> tuple[Reranker, int]:
+    """The reranker of the checkpoint in the work folder, and the steps it has been trained.
+
+    Raises FileNotFoundError when there is no checkpoint.
+    """
+    reranker = new_reranker(device)
+    return reranker, restore(folder / RERANKER_FOLDER, dict(reranker.trained()))
+
+
+def train_reranker(
+    parts: Parts, folder: Path, *, steps: int, seed: int, device: str = "cpu"
+) -> tuple[Reranker, list[float]]:
+    """Trains on `parts.training`; returns the reranker and its mean losses, one for each 50 steps.
+
+    folder: the work folder; a run that was broken off there is taken up again.
+    Raises ValueError when the folder holds a run with other settings or on other data.
+    """
+    pool = pool_of(parts.training)
+    folder.mkdir(parents=True, exist_ok=True)
+    near = nearest(pool, folder / NEAREST_FILE)
+    log.info("%d questions, %d passages", len(pool.asked), len(pool.texts))
+    torch.manual_seed(seed)
+    reranker = new_reranker(device)
+    schedule = Schedule(steps, LEARNING_RATE)
+    queries = Queries(pool, near, seed)
+    return reranker, train(reranker, queries, schedule, folder / RERANKER_FOLDER, seed=seed)
