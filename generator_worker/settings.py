@@ -16,6 +16,9 @@ PROVIDERS: Final = frozenset(
     }
 )  # fmt: skip
 
+# As READER_MODEL: there is none.
+NO_READER: Final = "none"
+
 
 class GeneratorSettings(EmbeddingSettings):
     """What the generator worker reads beside `EmbeddingSettings`."""
@@ -85,14 +88,15 @@ class GeneratorSettings(EmbeddingSettings):
         "bench/answer_threshold.py.",
     )
     reader_model: str = Field(
-        "",
+        "production-rag/reader",
+        min_length=1,
         description="Model that reads the first eight passages and marks the answer in them "
         "(`spans` of the sources): `production-rag/reader`, or an adapter's file; it runs as "
-        "EMBEDDING_BACKEND and EMBEDDING_PRECISION say. Empty: none, sentences answer by "
-        "similarity alone.",
+        "EMBEDDING_BACKEND and EMBEDDING_PRECISION say. `none`: sentences answer by similarity "
+        "alone.",
     )
     reader_threshold: float = Field(
-        0.5,
+        0.2,
         ge=0,
         le=1,
         description="Probability that a sentence answers, which it needs to answer when there is "

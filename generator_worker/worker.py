@@ -29,7 +29,7 @@ from generator_worker.engines.fallback import FallbackEngine
 from generator_worker.metrics import GeneratorMetrics
 from generator_worker.reader import QueuedReader
 from generator_worker.service import METHODS, SERVICE_NAME, GeneratorService
-from generator_worker.settings import GeneratorSettings
+from generator_worker.settings import NO_READER, GeneratorSettings
 from runtime.health import Health
 from runtime.metrics import new_registry
 from runtime.server import Service, serve_worker
@@ -170,7 +170,7 @@ def open_models(
             load, settings.limits, metrics=metrics, on_health=on_health("embedding")
         )
     )
-    if not settings.reader_model:
+    if settings.reader_model == NO_READER:
         return Models(encoder, None)
     reader_metrics = BatchMetrics(registry, "rag_reader")
 

@@ -40,7 +40,6 @@ EXAMPLES: Final = {
     "openai_api_key": "sk-...",
     "qdrant_api_key": "the-key-of-your-qdrant",
     "qdrant_url": "http://localhost:6333",
-    "reader_model": "production-rag/reader",
     "redis_url": "redis://localhost:6379",
 }
 # Nobody sets these by hand.

@@ -20,7 +20,7 @@ from training.squad import read_paragraphs, split
 log = logging.getLogger(__name__)
 
 NAME: Final = "production-rag/reader"
-# One and a half passes over SQuAD: under two hours on two cores that multiply bfloat16.
+# One and a half passes over SQuAD: an hour on two cores that multiply bfloat16.
 STEPS: Final = 3300
 EXAMINED_QUESTIONS: Final = 1000
 
@@ -51,7 +51,7 @@ def make(options: Options) -> Path:
     """
     parts = split(read_paragraphs(options.squad_file))
     steps = options.steps or STEPS
-    log.info("%d steps of the reader: %d take under two hours on two cores with AMX", steps, STEPS)
+    log.info("%d steps of the reader; %d take an hour on two cores with bfloat16", steps, STEPS)
     reader, losses = train_reader(
         parts, options.folder, steps=steps, seed=options.seed, device=options.device
     )

@@ -20,7 +20,7 @@ from encoders.reading import Read, Reading
 from encoders.tokenizing import Tokens
 from generator_worker.sentences import words
 from generator_worker.service import SERVICE_NAME
-from generator_worker.settings import GeneratorSettings
+from generator_worker.settings import NO_READER, GeneratorSettings
 from generator_worker.worker import build_service, open_models
 from runtime.channel import open_channel
 from runtime.health import Health
@@ -161,7 +161,7 @@ async def generator(
 ) -> AsyncIterator[tuple[Stub, Running]]:
     """The worker as production builds it, but for the models; yields once it is ready."""
     registry = registry or CollectorRegistry()
-    settings.setdefault("reader_model", "" if reader is None else "words")
+    settings.setdefault("reader_model", NO_READER if reader is None else "words")
     reader = reader or WordReader()
 
     def run(fd: int) -> Any:
