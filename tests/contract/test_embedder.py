@@ -194,8 +194,9 @@ async def test_a_worker_that_stops_finishes_what_runs_and_refuses_the_rest() -> 
         busy = asyncio.ensure_future(stub.EmbedTexts(request(LONG_WORK, lane=pb.LANE_BULK)))
         await _queued(running)
         running.stop()
-        code, _ = await _refused(stub, Reason.UNAVAILABLE)  # it has said GOAWAY
-        assert code == grpc.StatusCode.UNAVAILABLE
+        code, _ = await _refused(stub, Reason.UNAVAILABLE)
+        # It has said GOAWAY; gRPC cancels a call that was on its way meanwhile.
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert len((await busy).vectors) == 64 * 384 * 4
 
 

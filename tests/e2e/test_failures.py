@@ -79,7 +79,9 @@ def test_a_reranker_that_is_too_slow_is_done_without(fragile: System) -> None:
 def in_order_of_retrieval(answer: dict[str, Any], retrieved: list[dict[str, Any]]) -> None:
     assert answer["degraded"] == ["rerank"]
     assert answer["answer"]
-    assert answer["sources"] == retrieved
+    # /search marks no answer.
+    unmarked = [{**source, "spans": None} for source in answer["sources"]]
+    assert unmarked == [{**source, "spans": None} for source in retrieved]
     assert all(source["scores"]["rerank"] is None for source in answer["sources"])
 
 

@@ -34,7 +34,11 @@ def test_a_question_is_answered_with_its_sources(system: System) -> None:
     assert cited
     assert cited <= {1, 2}
     best = answer["sources"][0]
-    assert set(best) == {"id", "document_id", "chunk", "text", "score", "scores", "metadata"}
+    assert set(best) == {
+        "id", "document_id", "chunk", "text", "score", "scores", "metadata", "spans",
+    }  # fmt: skip
+    (span,) = best["spans"]
+    assert "ownership" in best["text"][span["start"] : span["end"]]
     assert best["document_id"] == "rust/ownership"
     assert best["id"] == "rust/ownership#0"
     assert best["metadata"] == {"language": "rust", "chapter": 4}
@@ -80,7 +84,8 @@ def test_a_stream_is_the_same_answer_in_pieces(system: System) -> None:
     assert [source["id"] for source in sources] == [source["id"] for source in whole["sources"]]
     assert {name for name, _ in tokens} == {"token"}
     assert "".join(data["text"] for _, data in tokens) == whole["answer"] == done["answer"]
-    assert set(done) == set(whole) - {"sources"}
+    assert set(done) == set(whole) - {"sources"} | {"spans"}
+    assert done["spans"] == [source["spans"] for source in whole["sources"]]
 
 
 def test_what_the_documents_do_not_say_is_not_answered(system: System) -> None:
