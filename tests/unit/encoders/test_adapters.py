@@ -25,7 +25,10 @@ from encoders.reading import load_passage_reader
 from encoders.scoring import load_pair_scorer
 from encoders.self_check import check_scoring
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("exports_made_here"),
+]
 
 QUERY = "encoder.layer.0.attention.self.query"
 QUESTION = "How does Rust ensure memory safety?"

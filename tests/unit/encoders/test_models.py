@@ -23,7 +23,10 @@ from encoders.self_check import GOLDEN, SelfCheckFailedError, check_embedding, c
 from encoders.tokenizing import Tokens
 
 # Libraries of others warn of their own deprecations while they load.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("exports_made_here"),
+]
 
 QUESTION = "How does Rust ensure memory safety?"
 

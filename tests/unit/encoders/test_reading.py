@@ -35,7 +35,10 @@ from encoders.self_check import (
 from encoders.self_check import QUESTION as SELF_CHECK_QUESTION
 from encoders.tokenizing import PairTokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("exports_made_here"),
+]
 
 QUESTION = "How does Rust ensure memory safety?"
 
