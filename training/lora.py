@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
@@ -73,3 +74,11 @@ class AdaptedBert(nn.Module):
         for name, adapter in self._adapters.items():
             yield f"{name}.{DOWN}", adapter.down
             yield f"{name}.{UP}", adapter.up
+
+
+def tokenizer_of(folder: Path, max_tokens: int, *, cuts: str = "longest_first") -> Tokenizer:
+    """The base's own, without padding; cuts: which text of a pair that is too long is cut."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens, strategy=cuts)
+    return tokenizer

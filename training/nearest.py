@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ NEAREST: Final = 40
 # Texts embedded by one thread at a time, and rows of a product: 1,024 x 35,000 float32, 140 MB.
 _BLOCK: Final = 1024
 
+# In the work folder; every adapter is trained on the same.
+_KEPT: Final = "nearest.npy"
+
 Indices = NDArray[np.int32]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,18 @@ def nearest(pool: Pool, path: Path) -> Indices:
     np.save(whole, found)
     whole.rename(path)
     return found
+
+
+def pool_in(folder: Path, paragraphs: Sequence[Paragraph]) -> tuple[Pool, Indices]:
+    """The pool of the paragraphs and what is nearest in it, kept in the work folder, which is made.
+
+    Raises ValueError as `nearest`.
+    """
+    pool = pool_of(paragraphs)
+    folder.mkdir(parents=True, exist_ok=True)
+    near = nearest(pool, folder / _KEPT)
+    log.info("%d questions, %d passages", len(pool.asked), len(pool.texts))
+    return pool, near
 
 
 def _embed(model: EmbeddingModel, texts: Sequence[str], input_type: InputType) -> Floats:

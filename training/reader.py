@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,18 +16,15 @@ from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
 from training.examples import Examples, Row
 from training.loop import Schedule, restore, train
-from training.lora import AdaptedBert
-from training.nearest import BASE, nearest, pool_of
+from training.lora import AdaptedBert, tokenizer_of
+from training.nearest import BASE, pool_in
 from training.squad import Parts
-
-log = logging.getLogger(__name__)
 
 RANK: Final = 32
 LEARNING_RATE: Final = 1e-3
 # Of question and passage together.
 MAX_TOKENS: Final = 256
-# The parts of the work folder.
-NEAREST_FILE: Final = "nearest.npy"
+# Within the work folder.
 READER_FOLDER: Final = "reader"
 # A logit that no softmax sees, and that float32 sums hold.
 _EXCLUDED: Final = -1e4
@@ -125,10 +121,7 @@ def _places(row: Row) -> Iterator[tuple[int, int]]:
 
 def pair_tokenizer(max_tokens: int = MAX_TOKENS) -> Tokenizer:
     """The base's own; of a pair that is too long the end of the passage is cut."""
-    tokenizer = Tokenizer.from_file(str(locate(BASE).folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens, strategy="only_second")
-    return tokenizer
+    return tokenizer_of(locate(BASE).folder, max_tokens, cuts="only_second")
 
 
 def new_reader(device: str = "cpu") -> Reader:
@@ -153,10 +146,7 @@ def train_reader(
     folder: the work folder; a run that was broken off there is taken up again.
     Raises ValueError when the folder holds a run with other settings or on other data.
     """
-    pool = pool_of(parts.training)
-    folder.mkdir(parents=True, exist_ok=True)
-    near = nearest(pool, folder / NEAREST_FILE)
-    log.info("%d questions, %d passages", len(pool.asked), len(pool.texts))
+    pool, near = pool_in(folder, parts.training)
     # Here: what loading the base's embedder may draw depends on the caches of this machine.
     torch.manual_seed(seed)
     reader = new_reader(device)

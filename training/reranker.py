@@ -6,7 +6,6 @@ batch, with passages that look like the right one among them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,13 +17,10 @@ from torch import Tensor, nn
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
 from training.loop import Schedule, restore, train
-from training.lora import AdaptedBert
-from training.nearest import BASE, nearest, pool_of
+from training.lora import AdaptedBert, tokenizer_of
+from training.nearest import BASE, pool_in
 from training.queries import Asked, Queries
-from training.reader import NEAREST_FILE
 from training.squad import Parts
-
-log = logging.getLogger(__name__)
 
 RANK: Final = 32
 LEARNING_RATE: Final = 3e-4
@@ -105,10 +101,7 @@ def max_sim(asked: Tensor, weights: Tensor, read: Tensor, content: Tensor) -> Te
 def new_reranker(device: str = "cpu") -> Reranker:
     """The base with adapters that change nothing yet, drawn on the CPU wherever it runs."""
     folder = locate(BASE).folder
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
-    return Reranker(folder, tokenizer).to(device)
+    return Reranker(folder, tokenizer_of(folder, MAX_TOKENS)).to(device)
 
 
 def load_reranker(folder: Path, device: str = "cpu") -> tuple[Reranker, int]:
@@ -128,10 +121,7 @@ def train_reranker(
     folder: the work folder; a run that was broken off there is taken up again.
     Raises ValueError when the folder holds a run with other settings or on other data.
     """
-    pool = pool_of(parts.training)
-    folder.mkdir(parents=True, exist_ok=True)
-    near = nearest(pool, folder / NEAREST_FILE)
-    log.info("%d questions, %d passages", len(pool.asked), len(pool.texts))
+    pool, near = pool_in(folder, parts.training)
     torch.manual_seed(seed)
     reranker = new_reranker(device)
     schedule = Schedule(steps, LEARNING_RATE)

@@ -61,15 +61,12 @@ def tiny_reader(folder: Path, *, seed: int = 0) -> Reader:
 def tiny_reranker(folder: Path, *, seed: int = 0) -> Reranker:
     """Two layers of 32 over random weights; 64 tokens."""
     import torch
-    from tokenizers import Tokenizer
 
+    from training.lora import tokenizer_of
     from training.reranker import Reranker
 
     base = folder / "base"
     if not base.is_dir():
         tiny_encoder(folder)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(64)
     torch.manual_seed(seed)
-    return Reranker(base, tokenizer, rank=4)
+    return Reranker(base, tokenizer_of(base, 64), rank=4)

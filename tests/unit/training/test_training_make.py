@@ -44,7 +44,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def near(pool: Pool, _: Path) -> Indices:
         return pool_and_near(list(pool.paragraphs))[1]
 
-    monkeypatch.setattr("training.reader.nearest", near)
+    monkeypatch.setattr("training.nearest.nearest", near)
     monkeypatch.setattr("training.reader.new_reader", lambda *_: tiny_reader(tmp_path))
 
 
