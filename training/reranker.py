@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
@@ -28,6 +28,8 @@ MAX_TOKENS: Final = 256
 RERANKER_FOLDER: Final = "reranker"
 # Scores are means of cosines: the right passage and one like it differ by a few hundredths.
 TEMPERATURE: Final = 0.02
+# Texts of about one length that are read at once.
+_GROUP: Final = 16
 # A cosine is never this low.
 _EXCLUDED: Final = -1e4
 
@@ -70,9 +72,21 @@ class Reranker(nn.Module):
         """States float32 [n, length, dimension], 1 where a token is content [n, length], and
         weights above 0 [n, length]."""
         encodings = self._tokenizer.encode_batch(list(texts))
+        longest = max(map(len, encodings))
+        # By length: a third of what is computed would be padding.
+        order = sorted(range(len(encodings)), key=lambda at: len(encodings[at]))
+        groups = [order[at : at + _GROUP] for at in range(0, len(order), _GROUP)]
+        read = [self._states([encodings[at] for at in group], longest) for group in groups]
+        places = torch.tensor(order).argsort()
+        states, content = (torch.cat(part)[places] for part in zip(*read, strict=True))
+        weights = nn.functional.softplus(self.weight(states)[..., 0])
+        return nn.functional.normalize(states, dim=-1), content, weights
+
+    def _states(self, encodings: Sequence[Encoding], longest: int) -> tuple[Tensor, Tensor]:
+        """Last hidden states [n, longest, dimension] and where a token is content [n, longest]."""
         length = max(map(len, encodings))
         ids = torch.zeros(len(encodings), length, dtype=torch.int64)
-        mask, content = torch.zeros_like(ids), torch.zeros(len(encodings), length)
+        mask, content = torch.zeros_like(ids), torch.zeros(len(encodings), longest)
         for at, encoding in enumerate(encodings):
             size = len(encoding)
             ids[at, :size] = torch.tensor(encoding.ids)
@@ -80,8 +94,7 @@ class Reranker(nn.Module):
             content[at, :size] = 1 - torch.tensor(encoding.special_tokens_mask)
         device = self.weight.weight.device
         states = self.bert(ids.to(device), mask.to(device)).float()
-        weights = nn.functional.softplus(self.weight(states)[..., 0])
-        return nn.functional.normalize(states, dim=-1), content.to(device), weights
+        return nn.functional.pad(states, (0, 0, 0, longest - length)), content.to(device)
 
 
 def max_sim(asked: Tensor, weights: Tensor, read: Tensor, content: Tensor) -> Tensor:
