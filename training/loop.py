@@ -23,20 +23,26 @@ _CHECKPOINT: Final = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """learning_rate: at its highest, after `warm_up` (a share of all steps); then it falls
-    along a cosine to a hundredth."""
+    """learning_rate: at its highest, after `warm_up` (a share of a cycle's steps); then it falls
+    along a cosine to a hundredth.
+    cycles: how often it does so within all steps, in equal parts (Loshchilov and Hutter 2017,
+    "SGDR": warm restarts). At the end of each the weights are good to use.
+    """
 
     steps: int
     learning_rate: float
     warm_up: float = 0.05
     weight_decay: float = 0.01
+    cycles: int = 1
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by in this step, 0..1."""
-        first = max(1, round(self.steps * self.warm_up))
-        if step < first:
-            return (step + 1) / first
-        done = (step - first) / max(1, self.steps - first)
+        cycle = math.ceil(self.steps / self.cycles)
+        within = step % cycle
+        first = max(1, round(cycle * self.warm_up))
+        if within < first:
+            return (within + 1) / first
+        done = (within - first) / max(1, cycle - first)
         return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -167,8 +173,7 @@ def _resume(
         return _Progress(0, [])
     # A run may go on on another device: both copy to where the parameters are.
     kept = torch.load(path, map_location="cpu", weights_only=True)
-    # The first checkpoints did not say what they were made with.
-    made_with = kept.get("settings", settings)
+    made_with = kept["settings"]
     if made_with != settings:
         raise ValueError(
             f"{path} is of a run with {made_with}, not {dict(settings)}: "

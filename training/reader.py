@@ -22,6 +22,7 @@ from training.squad import Parts
 
 RANK: Final = 32
 LEARNING_RATE: Final = 1e-3
+CYCLES: Final = 2
 # Of question and passage together.
 MAX_TOKENS: Final = 256
 # Within the work folder.
@@ -150,6 +151,6 @@ def train_reader(
     # Here: what loading the base's embedder may draw depends on the caches of this machine.
     torch.manual_seed(seed)
     reader = new_reader(device)
-    schedule = Schedule(steps, LEARNING_RATE)
+    schedule = Schedule(steps, LEARNING_RATE, cycles=CYCLES)
     losses = train(reader, Examples(pool, near, seed), schedule, folder / READER_FOLDER, seed=seed)
     return reader, losses

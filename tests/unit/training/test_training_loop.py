@@ -103,3 +103,10 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[10] == pytest.approx(1)
     assert factors[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_each_cycle_is_a_schedule_of_its_own() -> None:
+    one, three = Schedule(100, 1.0), Schedule(300, 1.0, cycles=3)
+    assert [three.factor(step) for step in range(300)] == 3 * [
+        one.factor(step) for step in range(100)
+    ]
