@@ -44,6 +44,7 @@ from bench.answer_threshold import (
 )
 from bench.datasets import data_folder
 from bench.logistic import logistic_regression
+from bench.stats import auc
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from encoders.reading import PassageReader, Read, Reading, load_passage_reader
 from generator_worker.engines.base import Passage
@@ -242,12 +243,6 @@ def examine(model: EmbeddingModel, reader: PassageReader, data: Path, questions:
             *examiner.cases(squad_corpus, asked_quiz, never),
         ],
     )
-
-
-def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
-    """How often one of `higher` lies above one of `lower`."""
-    left, right = np.array(higher)[:, None], np.array(lower)[None, :]
-    return float(np.mean(left > right) + 0.5 * np.mean(left == right))
 
 
 def lines(cases: Cases, way: Way, thresholds: Sequence[float]) -> Iterator[str]:

@@ -49,6 +49,7 @@ import numpy.typing as npt
 from semantic_text_splitter import MarkdownSplitter
 
 from bench.datasets import data_folder, rust_quiz
+from bench.stats import auc
 from encoders.embedding import EmbeddingModel, load_embedding_model
 from generator_worker.engines.base import Passage
 from generator_worker.engines.extractive import read_sentences
@@ -189,13 +190,6 @@ def select(
     return chosen.best_score, " ".join(sentence.text for sentence in chosen.sentences)
 
 
-def auc(higher: Sequence[Outcome], lower: Sequence[Outcome]) -> float:
-    """How often an answerable question scores above an unanswerable one."""
-    left = np.array([outcome.best_score for outcome in higher])[:, None]
-    right = np.array([outcome.best_score for outcome in lower])[None, :]
-    return float(np.mean(left > right) + 0.5 * np.mean(left == right))
-
-
 def below(outcomes: Sequence[Outcome], threshold: float) -> float:
     """Share of the questions that get the no-answer sentence."""
     return float(np.mean([outcome.best_score < threshold for outcome in outcomes]))
@@ -226,7 +220,10 @@ def report(model: EmbeddingModel, data: Path, articles: int, questions: int) -> 
         f"the answer's sentences hold the answer for {np.mean([*map(holds_answer, given)]):.3f}"
     )
     print(f"quiz: chapter among the {TOP_K} for {len(quiz_given)} of {len(quiz)}")
-    print(f"AUC: SQuAD {auc(given, hidden):.3f}, other collection {auc(given, elsewhere):.3f}")
+    scores, absent, foreign = (
+        [outcome.best_score for outcome in of] for of in (given, hidden, elsewhere)
+    )
+    print(f"AUC: SQuAD {auc(scores, absent):.3f}, other collection {auc(scores, foreign):.3f}")
     print(
         "threshold | answerable, refused: SQuAD, quiz | unanswerable, refused: SQuAD with the "
         "article left out, other collection"

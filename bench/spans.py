@@ -69,13 +69,16 @@ def normalised(text: str) -> str:
 
 
 def token_f1(text: str, answers: Sequence[str]) -> float:
-    """The best harmonic mean of precision and recall of the tokens, over the answers: 0..1."""
+    """The best harmonic mean of precision and recall of the tokens, over the answers: 0..1.
+
+    0 where no token is shared, so for a text without one.
+    """
     return max(_f1(normalised(text).split(), normalised(answer).split()) for answer in answers)
 
 
 def exact(text: str, answers: Sequence[str]) -> bool:
-    """Whether the text is one of the answers, normalised."""
-    return normalised(text) in {normalised(answer) for answer in answers}
+    """Whether the text is one of the answers, normalised; an empty one is none."""
+    return bool(text) and normalised(text) in {normalised(answer) for answer in answers}
 
 
 def holds(text: str, answers: Sequence[str]) -> bool:
@@ -88,7 +91,5 @@ def holds(text: str, answers: Sequence[str]) -> bool:
 
 
 def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
-    if not found or not wanted:
-        return float(found == wanted)
     shared = (Counter(found) & Counter(wanted)).total()
-    return 2 * shared / (len(found) + len(wanted))
+    return 2 * shared / (len(found) + len(wanted)) if shared else 0.0

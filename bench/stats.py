@@ -1,4 +1,4 @@
-"""Numbers that stand for many: percentiles and draws by Zipf's law."""
+"""Numbers that stand for many: percentiles, shares of pairs, and draws by Zipf's law."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
+
+import numpy as np
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -19,6 +21,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
     if not 0 < percent <= 100:
         raise ValueError("percent must be above 0 and at most 100")
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
+
+
+def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
+    """How often one of `higher` is above one of `lower`, ties half; 0.5 when one is empty."""
+    if not higher or not lower:
+        return 0.5
+    left, right = np.array(higher)[:, None], np.array(lower)[None, :]
+    return float(np.mean(left > right) + 0.5 * np.mean(left == right))
 
 
 def zipf_draws(items: int, exponent: float, draws: int, rng: random.Random) -> list[int]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +15,8 @@ import numpy as np
 import torch
 from tokenizers import Encoding
 
+from bench.spans import exact, holds, token_f1
+from bench.stats import auc
 from encoders.encoder import Floats
 from encoders.reading import Read, Span, best_span
 from training.reader import Reader
@@ -26,8 +26,6 @@ from training.squad import Paragraph, Question, passages
 _BATCH_ROWS: Final = 32
 # Paragraphs that are looked at for one that does not hold the answer.
 _DRAWS: Final = 20
-_ARTICLE = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # SQuAD is prose: a full stop, and a capital, a digit or a quotation mark after it. What a person
 # is shown is cut by the generator, and measured with the whole system.
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9])")
@@ -81,14 +79,17 @@ class Figures:
 def examine(
     reader: Reader, paragraphs: Sequence[Paragraph], *, questions: int = 1000, seed: int = 0
 ) -> Figures:
-    """Figures on `questions` questions (or all, if they are fewer), drawn by the seed.
+    """Figures on `questions` questions (or all, if they are fewer), drawn by the seed of those
+    that have an answer.
 
     Raises ValueError when the paragraphs are of fewer than two articles.
     """
     if len({paragraph.article for paragraph in paragraphs}) < 2:
         raise ValueError("a reader is examined on paragraphs of two articles at least")
     order = random.Random(seed)
-    asked = [(paragraph, one) for paragraph in paragraphs for one in paragraph.questions]
+    asked = [
+        (paragraph, one) for paragraph in paragraphs for one in paragraph.questions if one.answers
+    ]
     sample = order.sample(asked, min(questions, len(asked)))
     right = [(question, paragraph) for paragraph, question in sample]
     near, far = (
@@ -116,9 +117,9 @@ def _figures(
     scores = [found.span.score for found in right]
     return Figures(
         questions=len(asked),
-        f1=_mean([max(f1(found.text, answer) for answer in every) for found, every in pairs]),
-        exact=_mean([any(_same(found.text, one) for one in every) for found, every in pairs]),
-        sentences=_mean([any(_holds(found.sentence, a) for a in every) for found, every in pairs]),
+        f1=_mean([token_f1(found.text, every) for found, every in pairs]),
+        exact=_mean([exact(found.text, every) for found, every in pairs]),
+        sentences=_mean([holds(found.sentence, every) for found, every in pairs]),
         auc_near=auc(scores, near),
         auc_far=auc(scores, far),
         answered=_mean([score > 0 for score in scores]),
@@ -185,39 +186,9 @@ def _another(
         if other is not own and (other.article == own.article) is same_article
     ]
     for other in order.sample(others, min(len(others), _DRAWS)):
-        if not any(_holds(other.text, answer) for answer in question.answers):
+        if not holds(other.text, question.answers):
             return other
     return None
-
-
-def normalised(text: str) -> str:
-    """As SQuAD's own evaluation compares answers (Rajpurkar et al. 2016, section 6.1):
-    without case, ASCII punctuation, articles and surplus spaces."""
-    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def f1(said: str, answer: str) -> float:
-    """Harmonic mean of precision and recall of the normalised words, each counted as often as
-    it occurs; 0 when none is shared."""
-    words, wanted = normalised(said).split(), normalised(answer).split()
-    shared = sum((Counter(words) & Counter(wanted)).values())
-    return 2 * shared / (len(words) + len(wanted)) if shared else 0.0
-
-
-def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
-    """How often one of `higher` is above one of `lower`, ties half; 0.5 when one is empty."""
-    if not higher or not lower:
-        return 0.5
-    left, right = np.array(higher)[:, None], np.array(lower)[None, :]
-    return float(np.mean(left > right) + 0.5 * np.mean(left == right))
-
-
-def _same(said: str, answer: str) -> bool:
-    return normalised(said) == normalised(answer)
-
-
-def _holds(text: str, answer: str) -> bool:
-    return f" {normalised(answer)} " in f" {normalised(text)} "
 
 
 def _mean(values: Sequence[float]) -> float:

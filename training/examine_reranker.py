@@ -58,10 +58,8 @@ def examine_reranker(
         )
         if right.any():
             scores = _scores(reranker, question.text, [pool.texts[i] for i in shown])
-            before.append(int(right.int().argmax()) + 1)
-            after.append(
-                int(right[scores.argsort(descending=True, stable=True)].int().argmax()) + 1
-            )
+            before.append(_rank(right))
+            after.append(_rank(right[scores.argsort(descending=True, stable=True)]))
     if not before:
         raise ValueError("no question's passage was found")
     return Figures(

@@ -18,11 +18,14 @@ ALLOWED = {
     "gateway": {"gateway", "runtime", "rag"},
     # The launcher reads what the processes it starts read, and nothing else of theirs.
     "deploy": {"deploy", "runtime", "settings"},
-    # Not installed: it makes adapters, of data that bench knows the place of, cut as documents are.
+    # Not installed: it makes adapters, of data that bench knows the place of, cut as documents are,
+    # and measures them as bench does.
     "training": {"training", "encoders", "gateway", "bench"},
     **{worker: {worker, "encoders", "runtime", "rag"} for worker in WORKERS},
 }
-TRAINING_BORROWS = {"bench.datasets", "gateway.chunking", "gateway.search.types"}
+TRAINING_BORROWS = {
+    "bench.datasets", "bench.spans", "bench.stats", "gateway.chunking", "gateway.search.types",
+}  # fmt: skip
 # The only files that know protobuf.
 KNOW_STUBS = {"gateway/clients.py"} | {f"{worker}/service.py" for worker in WORKERS}
 # What a gateway image does not hold.
@@ -64,7 +67,7 @@ def test_imports_run_one_way(path: Path) -> None:
         assert not imported & HEAVY
 
 
-def test_training_takes_the_place_of_data_and_the_cut_of_documents() -> None:
+def test_training_takes_the_place_of_data_the_measures_and_the_cut_of_documents() -> None:
     borrowed = {
         node.module
         for path in (ROOT / "training").rglob("*.py")

@@ -37,12 +37,15 @@ def test_f1_is_that_of_the_best_answer() -> None:
     assert token_f1("Roman roads", ["great Roman Empire"]) == pytest.approx(0.4)
     # A token counts as often as it stands in both.
     assert token_f1("no no no", ["no way"]) == pytest.approx(0.4)
-    assert token_f1("", ["Rome"]) == token_f1("Paris", ["Rome"]) == 0
+    assert token_f1("", ["Rome"]) == token_f1("Paris", ["Rome"]) == token_f1("the", ["Rome"]) == 0
 
 
 def test_an_answer_is_exact_or_stands_in_a_text_token_by_token() -> None:
     assert exact("The Rome.", ["rome"])
     assert not exact("Rome, Italy", ["Rome"])
+    # Nothing was said, and of the answer nothing is left: that is not right.
+    assert token_f1("", ["$"]) == 0
+    assert not exact("", ["$"])
     assert holds("It fell in 476, in Rome.", ["Milan", "Rome"])
     assert not holds("It was romeo.", ["Rome"])
     assert not holds("Of the people.", ["The"])

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from bench.stats import percentile, zipf_draws
+from bench.stats import auc, percentile, zipf_draws
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_zipf_is_reproducible_and_needs_items() -> None:
     assert zipf_draws(9, 1.1, 20, random.Random(1)) == zipf_draws(9, 1.1, 20, random.Random(1))
     with pytest.raises(ValueError, match="no items"):
         zipf_draws(0, 1.0, 1, random.Random(1))
+
+
+def test_auc_counts_pairs() -> None:
+    assert auc([2, 3], [1, 1]) == 1
+    assert auc([1, 3], [1, 2]) == pytest.approx((0.5 + 0 + 1 + 1) / 4)
+    assert auc([], [1]) == auc([1], []) == 0.5
