@@ -63,26 +63,28 @@ def keywords(question: str) -> str:
 
 
 class Queries:
-    """The queries of each step: pass after pass over all questions, each drawn anew."""
+    """The queries of each step: pass after pass over all questions that have an answer, each
+    drawn anew."""
 
     def __init__(self, pool: Pool, near: Indices, seed: int) -> None:
         """near: of each question the positions of the passages most like it, int32 [questions, n].
 
         Raises ValueError for fewer questions than a step takes.
         """
-        if len(pool.asked) < STEP_QUERIES:
-            raise ValueError(f"{len(pool.asked)} questions; a step takes {STEP_QUERIES}")
+        self._answered = [at for at, (_, question) in enumerate(pool.asked) if question.answers]
+        if len(self._answered) < STEP_QUERIES:
+            raise ValueError(f"{len(self._answered)} questions; a step takes {STEP_QUERIES}")
         self._pool, self._near, self._seed = pool, near, seed
         self._pass = -1
         self._order: list[int] = []
 
     def __call__(self, step: int) -> list[Asked]:
         """Any step, the same always."""
-        steps_a_pass = len(self._pool.asked) // STEP_QUERIES
+        steps_a_pass = len(self._answered) // STEP_QUERIES
         number, within = divmod(step, steps_a_pass)
         if number != self._pass:
             self._pass = number
-            self._order = list(range(len(self._pool.asked)))
+            self._order = list(self._answered)
             random.Random(f"{self._seed}/{number}").shuffle(self._order)
         draw = random.Random(f"{self._seed}/{number}/{within}")
         chosen = self._order[within * STEP_QUERIES : (within + 1) * STEP_QUERIES]

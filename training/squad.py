@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,20 +91,22 @@ def read_paragraphs(path: Path) -> Iterator[Paragraph]:
     """The paragraphs of a file in SQuAD's format, JSON, compressed when its name ends in .gz.
 
     Answers are their texts alone: where they stand is looked for.
+    Raises ValueError when it is of another format.
     """
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    articles: list[dict[str, Any]] = json.loads(raw)["data"]
-    for article in articles:
-        for paragraph in article["paragraphs"]:
-            questions = (
-                Question(
-                    row["id"],
-                    row["question"].strip(),
-                    tuple(dict.fromkeys(answer["text"] for answer in row["answers"])),
-                )
-                for row in paragraph["qas"]
-            )
-            yield Paragraph(article["title"], paragraph["context"], tuple(questions))
+    whole: Any = json.loads(raw)
+    try:
+        for article in whole["data"]:
+            for paragraph in article["paragraphs"]:
+                questions = tuple(_question(row) for row in paragraph["qas"])
+                yield Paragraph(article["title"], paragraph["context"], questions)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
+
+
+def _question(row: Mapping[str, Any]) -> Question:
+    answers = dict.fromkeys(answer["text"] for answer in row["answers"])
+    return Question(row["id"], row["question"].strip(), tuple(answers))
 
 
 def passages(paragraph: Paragraph) -> list[str]:

@@ -59,6 +59,16 @@ def test_squad_is_read(tmp_path: Path) -> None:
     assert parts(tmp_path) == split(read)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"data": [{"paragraphs": []}, {}]}', '{"data": {}} more', '{"data": [{"a": 1}]}'],
+)
+def test_another_format_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(ValueError, match="SQuAD's format|Extra data"):
+        list(read_paragraphs(tmp_path / "mine.json"))
+
+
 @given(st.lists(st.integers(1, 300), max_size=200), st.integers(0, 5))
 def test_batches_hold_every_row_once_within_their_bound(lengths: list[int], seed: int) -> None:
     made = batches(lengths, 256, random.Random(seed))

@@ -62,6 +62,18 @@ def test_queries_come_in_all_styles() -> None:
     assert any(row.query not in row.passage for row in sentences)
 
 
+def test_questions_without_an_answer_are_not_asked() -> None:
+    unanswered = Question("u", "Who lives there?", ())
+    made = [
+        Paragraph(one.article, one.text, (*one.questions, unanswered))
+        for one in paragraphs(articles=8)
+    ]
+    queries = Queries(*pool_and_near(made), seed=1)
+    asked = [row for step in range(64 // STEP_QUERIES) for row in queries(step)]
+    assert sorted(row.paragraph for row in asked) == list(range(64))
+    assert not any("lives" in row.query for row in asked)
+
+
 def test_keywords_of_a_question_without_any_are_the_question() -> None:
     assert keywords("What is it?") == "What is it?"
     assert keywords("Who wrote the U.S. law of 1973?") == "wrote U.S law 1973"
