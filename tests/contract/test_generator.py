@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from rag.generator.v1 import generator_pb2, generator_pb2_grpc
 from support.generator import WordModel, WordReader, ask, collect, generator
 
+from encoders.reading import Reading
+from generator_worker.markdown import MAX_PASSAGE_CHARACTERS
 from runtime.answers import NO_ANSWER
 from runtime.errors import INTERNAL_MESSAGE, Reason, ServiceError, decode
 
@@ -105,6 +107,24 @@ async def test_what_the_reader_finds_nowhere_is_not_answered(model: WordModel) -
         )
     assert pieces == [NO_ANSWER]
     assert (completion.answered, list(completion.spans)) == (False, [])
+
+
+async def test_of_a_passage_of_any_length_the_reader_gets_what_sentences_come_from(
+    model: WordModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    prepare = WordReader.prepare
+
+    def noting(self: WordReader, question: str, passages: Sequence[str]) -> list[Reading]:
+        given.extend(len(passage) for passage in passages)
+        return prepare(self, question, passages)
+
+    monkeypatch.setattr(WordReader, "prepare", noting)
+    passage = "Linux came in 1991. " + "It is a kernel. " * 3000
+    async with generator(model, WordReader(frozenset({"1991"}))) as (stub, _):
+        _, completion = await collect(stub.GenerateAnswer(ask(QUESTION, passage), timeout=10))
+    assert given[-1] == MAX_PASSAGE_CHARACTERS  # after the texts of the self-check
+    assert texts_of(completion, [passage]) == ["1991"]
 
 
 async def test_a_reader_that_fails_takes_the_worker_out(model: WordModel) -> None:
