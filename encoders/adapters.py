@@ -90,7 +90,8 @@ def read_adapter(file: AdapterFile) -> Adapter:
     name = file.path.name
     try:
         tensors = load_file(file.path)
-    except (OSError, SafetensorError, KeyError) as error:  # KeyError: numbers numpy has not
+    # The last three are said of numbers that numpy has not: bfloat16, those of 8 bits.
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise ModelUnusableError(f"the adapter {name} cannot be read: {error}") from error
     floats: dict[str, Floats] = {}
     for key, tensor in tensors.items():
@@ -150,8 +151,8 @@ def _add(adapter: Adapter, bert: nn.Module, name: str) -> None:
             raise ModelUnusableError(f"{name}: the base has no linear map {key} of shape {shape}")
         with torch.no_grad():
             target.weight += torch.from_numpy(low_rank.up) @ torch.from_numpy(low_rank.down)
-    width: Any = getattr(bert, "config", None)
-    if adapter.head is not None and adapter.head.weight.shape[1] != width.hidden_size:
+    config: Any = bert.config
+    if adapter.head is not None and adapter.head.weight.shape[1] != config.hidden_size:
         raise ModelUnusableError(f"{name}: the base's states are not as wide as the head")
 
 

@@ -119,7 +119,8 @@ def naming(setting: str) -> Iterator[None]:
     """Raises UnusableSettingError, which names the setting, when its model cannot serve."""
     try:
         yield
-    except (ModelUnusableError, SelfCheckFailedError) as error:
+    # The last: what the self-check computed is no number.
+    except (ModelUnusableError, SelfCheckFailedError, FloatingPointError) as error:
         raise UnusableSettingError(f"{setting}: {error}") from error
 
 

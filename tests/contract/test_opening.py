@@ -13,6 +13,7 @@ import embedder_worker.worker
 import generator_worker.worker
 import reranker_worker.worker
 from embedder_worker.settings import EmbedderSettings
+from encoders.opening import exit_if_unusable
 from generator_worker.settings import GeneratorSettings
 from reranker_worker.settings import RerankerSettings
 
@@ -45,6 +46,16 @@ async def test_a_reader_that_is_nowhere_is_named_by_its_setting(
         await generator_worker.worker.serve(settings)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "READER_MODEL: there is no model folder '/no/such'\n"
+
+
+def test_a_model_that_computes_no_numbers_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught, exit_if_unusable("RERANKER_MODEL"):
+        raise FloatingPointError("the model gave a score that is not finite")
+    assert caught.value.code == 2
+    line = "RERANKER_MODEL: the model gave a score that is not finite\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("worker", [embedder, reranker, generator])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -241,6 +242,16 @@ def test_numbers_of_another_kind_are_refused(scorer: Path, base: Path) -> None:
     whole = {key: tensor.astype(np.int32) for key, tensor in load_file(scorer).items()}
     save_file(whole, scorer, said)
     with pytest.raises(ModelUnusableError, match="is not made of finite floats"):
+        build(locate(str(scorer)), "late_interaction")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_numbers_that_numpy_has_not_are_refused(scorer: Path, dtype: torch.dtype) -> None:
+    header = read_header(scorer)
+    said = {"base": header.base, "base_fingerprint": header.base_fingerprint, "kind": header.kind}
+    whole = {key: torch.from_numpy(tensor).to(dtype) for key, tensor in load_file(scorer).items()}
+    safetensors.torch.save_file(whole, scorer, said)
+    with pytest.raises(ModelUnusableError, match=r"the adapter scorer.safetensors cannot be read"):
         build(locate(str(scorer)), "late_interaction")
 
 
