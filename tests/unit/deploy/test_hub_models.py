@@ -20,13 +20,16 @@ BASE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 # Read by the hub's client itself.
 HUB = {"HF_TOKEN", "HF_HUB_OFFLINE"}
 CACHE = "/home/rag/.cache"
+NEXT = "embedder-next"
 OVERLAY = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: production-rag
 resources: [../{below}]
-components: [../../components/hub-models]
+components: [../../components/next-model, ../../components/hub-models]
 configMapGenerator:
+  - name: next-model
+    literals: [EMBEDDING_MODEL=owner/embedder]
   - name: models
     behavior: merge
     literals: [RERANKER_MODEL=owner/reranker]
@@ -39,12 +42,15 @@ def test_the_file_matches_the_compose_specification() -> None:
 
 
 def test_the_file_gives_services_that_are_there_settings_that_they_read() -> None:
-    assert set(COMPOSE["services"]) == {"gateway", *WORKERS}
+    assert set(COMPOSE["services"]) == {"gateway", NEXT, *WORKERS}
     for name, service in COMPOSE["services"].items():
-        known = environment_names(name) | (HUB if name in WORKERS else set())
+        deployable = name.removesuffix("-next")
+        known = environment_names(deployable) | (HUB if deployable in WORKERS else set())
+        assert name in BASE["services"]
         assert set(service["environment"]) <= known
-        if name in WORKERS:
+        if deployable in WORKERS:
             assert set(service["environment"]) >= HUB
+            assert service["deploy"]["resources"]["limits"]["memory"] == "12g"
             assert service["healthcheck"] == {"start_period": "30m"}
     assert f"model-cache:{CACHE}" in BASE["services"]["reranker"]["volumes"]
 
@@ -65,7 +71,7 @@ def test_an_overlay_with_the_component_has_room_time_and_a_volume(
     assert models["data"]["RERANKER_MODEL"] == "owner/reranker"
     (secret,) = [name for kind, name in named if kind == "Secret"]
     assert ("PersistentVolumeClaim", "model-cache") in named
-    for worker in WORKERS:
+    for worker in (*WORKERS, NEXT):
         spec = named["Deployment", worker]["spec"]
         (container,) = spec["template"]["spec"]["containers"]
         volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
@@ -81,5 +87,5 @@ def test_an_overlay_with_the_component_has_room_time_and_a_volume(
         assert spec["progressDeadlineSeconds"] >= start_s + spec["minReadySeconds"]
         assert container["resources"]["limits"]["memory"] == "12Gi"
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (
-            below == "gpu" and worker != "generator"
+            below == "gpu" and worker in ("embedder", "reranker")
         )
