@@ -41,6 +41,9 @@ COSTS: Final[Mapping[str, tuple[str, bool]]] = {
     "/query without reranking": ("query", False),
     "/query": ("query", True),
 }
+# Asked of a system of its own, which is another process: it cannot take turns with those of COSTS.
+WITHOUT_READER: Final = "/query without a reader"
+NO_READER: Final = {"READER_MODEL": "none"}
 STAGES: Final = ("embed", "search", "rerank", "generate")
 PERCENTILES: Final = (50, 95)
 SQUAD: Final = "squad"
@@ -94,7 +97,8 @@ class Measured:
 
 
 def run(options: Options) -> Report:
-    """Indexes, asks one question after another, then some of them in every way of COSTS."""
+    """Indexes, asks one question after another, then some of them in every way of COSTS, and of
+    a system without a reader."""
     squad = parts(options.data)
     count, timed = (QUICK_QUESTIONS, QUICK_TIMED) if options.quick else (QUESTIONS, TIMED)
     documents = [Document(f"indexed-{at}", one.text) for at, one in enumerate(squad.indexed)]
@@ -104,8 +108,15 @@ def run(options: Options) -> Report:
         async with connected(url) as api:
             return await measure(api, documents, present, absent, timed)
 
+    async def timed_without(url: str) -> list[float]:
+        async with connected(url) as api:
+            return await latencies(api, documents, present[:timed])
+
     with system.running(PATIENT) as running:
-        return report(uvloop.run(measured(running.url)), guarded=not options.quick)
+        found = uvloop.run(measured(running.url))
+    with system.running(PATIENT | NO_READER) as running:
+        found.costs_ms[WITHOUT_READER] = uvloop.run(timed_without(running.url))
+    return report(found, guarded=not options.quick)
 
 
 def sample(paragraphs: Sequence[Paragraph], count: int, part: str) -> list[Asked]:
@@ -135,6 +146,14 @@ async def measure(
         [await _ask(api, one) for one in absent],
         await _costs(api, present[:timed]),
     )
+
+
+async def latencies(api: Api, documents: Sequence[Document], asked: Sequence[Asked]) -> list[float]:
+    """Of /query by default, each question's vector cached, once the documents are indexed."""
+    await api.index_all(documents)
+    for one in asked:
+        await api.query(query=one.text)
+    return [(await api.query(query=one.text))["latency_ms"] for one in asked]
 
 
 async def _ask(api: Api, asked: Asked) -> Reply:

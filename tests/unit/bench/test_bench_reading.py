@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,9 +15,10 @@ import pytest
 from bench import reading
 from bench.api import Api
 from bench.datasets import Document
+from bench.options import Options
 from bench.reading import ABSTAINED, IN_SENTENCE, SENTENCE, SPAN, Asked, Measured, report
 from runtime.answers import NO_ANSWER
-from training.squad import Paragraph, Question
+from training.squad import Paragraph, Parts, Question
 
 TIMES = {"embed": 1.0, "search": 2.0, "rerank": 30.0}
 TEXT = "Rome fell in 476."
@@ -111,6 +116,45 @@ async def test_each_way_of_asking_is_timed() -> None:
         for path in ("/search", "/query")
         for rerank in (False, True)
     ]
+
+
+async def test_a_system_without_a_reader_is_asked_once_vectors_are_cached() -> None:
+    system = System(marks=False)
+    transport = httpx.MockTransport(system)
+    async with httpx.AsyncClient(base_url="http://made.up", transport=transport) as client:
+        spent = await reading.latencies(Api(client), [Document("0", TEXT)], [WHEN, WHO])
+    assert spent == [50.0, 50.0]
+    assert [path for path, _ in system.asked] == ["/index", *["/query"] * 4]
+    assert [body["query"] for _, body in system.asked[1:]] == ["when?", "who?"] * 2
+
+
+def test_cost_of_the_reader_is_taken_of_a_system_that_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two systems, one after the other, and a row for the second."""
+    started: list[Mapping[str, str]] = []
+    made_up = System(marks=True)
+
+    @contextlib.contextmanager
+    def running(environment: Mapping[str, str]) -> Iterator[SimpleNamespace]:
+        started.append(environment)
+        yield SimpleNamespace(url="http://made.up")
+
+    @contextlib.asynccontextmanager
+    async def connected(url: str) -> AsyncIterator[Api]:
+        transport = httpx.MockTransport(made_up)
+        async with httpx.AsyncClient(base_url=url, transport=transport) as client:
+            yield Api(client)
+
+    asked = (Question("1", "when?", ("476",)), Question("2", "who?", ("Odoacer",)))
+    here, away = Paragraph("a", TEXT, asked), Paragraph("b", "Elsewhere.", asked)
+    monkeypatch.setattr(reading, "parts", lambda _: Parts((), (), (here,), (away,)))
+    monkeypatch.setattr(reading.system, "running", running)
+    monkeypatch.setattr(reading, "connected", connected)
+    made = reading.run(Options(tmp_path, quick=True))
+    assert [one.get("READER_MODEL") for one in started] == [None, "none"]
+    assert made.figures["costs_ms"][reading.WITHOUT_READER] == [50.0, 50.0]
+    assert "/query without a reader, vector cached" in made.text()
 
 
 async def test_an_answer_that_had_to_do_without_is_not_measured() -> None:
