@@ -96,6 +96,15 @@ def test_expression_names_what_exists(
     assert expression.count("(") == expression.count(")")
 
 
+def test_what_alerts_and_scales_for_a_model_does_so_for_a_generators_reader(
+    samples: dict[str, dict[str, set[str]]],
+) -> None:
+    named = set(METRIC.findall(" ".join((*(rule["expr"] for rule in RULES), *RECORDED.values()))))
+    of_readers = {name.replace("rag_", "rag_reader_", 1) for name in named} & set(samples)
+    assert len(of_readers) >= 5
+    assert of_readers <= named
+
+
 def test_every_metric_is_watched(samples: dict[str, dict[str, set[str]]]) -> None:
     """A metric nobody looks at is either missing here or should not exist.
 
