@@ -46,7 +46,7 @@ def examine_reranker(
     Raises ValueError when of no question a right passage is found.
     """
     pool = pool_of(paragraphs)
-    near = nearest(pool, folder / "held-out.npy")
+    near = nearest(pool, folder / "held-out.npz")
     sample = random.Random(_SEED).sample(range(len(pool.asked)), min(questions, len(pool.asked)))
     before: list[int] = []
     after: list[int] = []

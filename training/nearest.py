@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +27,7 @@ NEAREST: Final = 40
 _BLOCK: Final = 1024
 
 # In the work folder; every adapter is trained on the same.
-_KEPT: Final = "nearest.npy"
+_KEPT: Final = "nearest.npz"
 
 Indices = NDArray[np.int32]
 log = logging.getLogger(__name__)
@@ -69,14 +71,16 @@ def nearest(pool: Pool, path: Path) -> Indices:
     """Of each question the positions of its NEAREST passages (or all, if they are fewer), best
     first: int32 [questions, n].
 
-    Kept in `path`, for it takes minutes. Raises ValueError when what is kept there is of other
-    questions or passages.
+    Kept in `path`, an .npz, for it takes minutes. Raises ValueError when what is kept there is of
+    other questions, answers or passages.
     """
+    digest = _digest(pool)
     if path.is_file():
-        kept: Indices = np.load(path)
-        if len(kept) != len(pool.asked) or kept.max(initial=0) >= len(pool.texts):
-            raise ValueError(f"{path} was made for other data: take another folder, or delete it")
-        return kept
+        with np.load(path) as kept:
+            if str(kept["data"]) != digest:
+                raise ValueError(f"{path} was made of other data: take another folder")
+            before: Indices = kept["nearest"]
+        return before
     model = load_embedding_model(BASE, Runtime())
     read = _embed(model, pool.texts, "passage")
     asked = _embed(model, [question.text for _, question in pool.asked], "query")
@@ -84,10 +88,16 @@ def nearest(pool: Pool, path: Path) -> Indices:
     found = np.concatenate(
         [_best(asked[at : at + _BLOCK], read) for at in range(0, len(asked), _BLOCK)]
     )
-    whole = path.with_suffix(".new.npy")
-    np.save(whole, found)
+    whole = path.with_suffix(".new.npz")
+    np.savez(whole, nearest=found, data=np.array(digest))
     whole.rename(path)
     return found
+
+
+def _digest(pool: Pool) -> str:
+    """Of all that is learnt from: with another text, question or answer it is another."""
+    asked = [(paragraph, question.text, question.answers) for paragraph, question in pool.asked]
+    return hashlib.sha256(json.dumps([pool.texts, asked]).encode()).hexdigest()
 
 
 def pool_in(folder: Path, paragraphs: Sequence[Paragraph]) -> tuple[Pool, Indices]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -112,8 +112,3 @@ def _question(row: Mapping[str, Any]) -> Question:
 def passages(paragraph: Paragraph) -> list[str]:
     """The passages that the product would make of the paragraph."""
     return cut(paragraph.text, CHUNKING)
-
-
-def holding(question: Question, texts: Sequence[str]) -> list[int]:
-    """Positions of the texts that hold an answer to the question, word for word."""
-    return [at for at, text in enumerate(texts) if any(a in text for a in question.answers)]

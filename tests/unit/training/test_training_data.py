@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support.training import paragraphs, pool_and_near
 
 from training.batches import batches
@@ -123,11 +124,58 @@ def test_there_must_be_a_question() -> None:
         Examples(pool, np.zeros((0, 1), np.int32), seed=1)
 
 
-def test_likeness_that_is_kept_must_be_of_the_same_data(tmp_path: Path) -> None:
-    pool, near = pool_and_near(paragraphs())
-    path = tmp_path / "nearest.npy"
-    np.save(path, near[:, :NEAREST])
-    assert (nearest(pool, path) == near[:, :NEAREST]).all()
-    np.save(path, near[1:])
-    with pytest.raises(ValueError, match="other data"):
-        nearest(pool, path)
+class Letters:
+    """In place of the base: texts are alike that begin with the same letters as often."""
+
+    streams = 2
+
+    def encode(self, texts: list[str], input_type: str) -> NDArray[np.float32]:
+        """One dimension a letter of the first word."""
+        first = [text.split()[0].lower() for text in texts]
+        made = [[word.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for word in first]
+        vectors = np.array(made, np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def named(*words: str, answer: str = "x") -> list[Paragraph]:
+    """A paragraph of each word, and a question that begins with it."""
+    return [
+        Paragraph(word, f"{word} is x.", (Question(word, f"{word} is what?", (answer,)),))
+        for word in words
+    ]
+
+
+def test_the_nearest_passages_are_kept_with_what_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.nearest.load_embedding_model", lambda *_: Letters())
+    path = tmp_path / "nearest.npz"
+    pool = pool_of(named("Rome", "Oslo", "Romeo"))
+    found = nearest(pool, path)
+    assert found.dtype == np.int32
+    assert found.tolist() == [[0, 2, 1], [1, 2, 0], [2, 0, 1]]
+    assert [file.name for file in tmp_path.iterdir()] == ["nearest.npz"]
+    monkeypatch.delattr("training.nearest.load_embedding_model")  # not made again
+    assert nearest(pool, path).tolist() == found.tolist()
+    for others in (
+        named("Rome", "Oslo"), named("Rome", "Oslo", "Remeo"),
+        named("Rome", "Oslo", "Romeo", answer="is"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="other data"):
+            nearest(pool_of(others), path)
+
+
+def test_of_many_passages_the_nearest_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.nearest.load_embedding_model", lambda *_: Letters())
+    words = [f"{first}{second}" for first in "abcdefgh" for second in "stuvwxyz"]
+    found = nearest(pool_of(named(*words)), tmp_path / "nearest.npz")
+    assert found.shape == (64, NEAREST)
+    # Itself, and then the fourteen that share a letter.
+    for at, row in enumerate(found):
+        assert row[0] == at
+        assert all(set(words[other]) & set(words[at]) for other in row[1:15])
