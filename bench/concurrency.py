@@ -13,7 +13,8 @@ Result = TypeVar("Result")
 async def in_flight(
     send: Callable[[Item], Awaitable[Result]], items: Sequence[Item], most: int
 ) -> list[Result]:
-    """The results of all items, in order, `most` at a time. Raises what `send` raises."""
+    """The results of all items, in order, `most` at a time. What `send` raises comes in an
+    ExceptionGroup."""
     numbered = iter(enumerate(items))
     results: dict[int, Result] = {}
 
