@@ -70,7 +70,7 @@ def train(
     schedule: Schedule,
     folder: Path,
     *,
-    seed: int | None = None,
+    made_with: Mapping[str, float],
     checkpoint_s: float = 300.0,
 ) -> list[float]:
     """Runs `schedule.steps` steps, or what is left of them; returns the mean losses, one for each
@@ -80,14 +80,15 @@ def train(
     batch: the step's number to its batch, the same always, so that a run that was broken off
         goes on with what it has not seen.
     folder: is made, and keeps a checkpoint, written every `checkpoint_s` seconds and at the end.
-    seed: of the batches and first weights; kept with the schedule.
-    Raises ValueError when the checkpoint is of another schedule or seed.
+    made_with: the seed, and all else that decides the batches, the first weights and the loss;
+        kept with the schedule, so that a card never says what a checkpoint was not made with.
+    Raises ValueError when the checkpoint is of another schedule, or made with something else.
     """
     parameters = dict(task.trained())
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    settings = {**asdict(schedule), "seed": seed}
+    settings = {**asdict(schedule), **made_with}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _CHECKPOINT
     done = _resume(path, settings, parameters, optimizer)
@@ -146,7 +147,7 @@ def _line(done: _Progress, steps: int, step_s: float) -> str:
 def _save(
     path: Path,
     done: _Progress,
-    settings: Mapping[str, float | None],
+    settings: Mapping[str, float],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -165,7 +166,7 @@ def _save(
 
 def _resume(
     path: Path,
-    settings: Mapping[str, float | None],
+    settings: Mapping[str, float],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> _Progress:
@@ -173,10 +174,9 @@ def _resume(
         return _Progress(0, [])
     # A run may go on on another device: both copy to where the parameters are.
     kept = torch.load(path, map_location="cpu", weights_only=True)
-    made_with = kept["settings"]
-    if made_with != settings:
+    if kept["settings"] != settings:
         raise ValueError(
-            f"{path} is of a run with {made_with}, not {dict(settings)}: "
+            f"{path} is of a run with {kept['settings']}, not {dict(settings)}: "
             "take another folder, or delete it"
         )
     _copy(kept["weights"], parameters)

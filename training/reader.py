@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
-from training.examples import Examples, Row
+from training.examples import ANSWERED, NEAR, STEP_TOKENS, WHOLE_PARAGRAPHS, Examples, Row
 from training.loop import Schedule, restore, train
 from training.lora import AdaptedBert, tokenizer_of
 from training.nearest import BASE, pool_in
@@ -152,5 +152,14 @@ def train_reader(
     torch.manual_seed(seed)
     reader = new_reader(device)
     schedule = Schedule(steps, LEARNING_RATE, cycles=CYCLES)
-    losses = train(reader, Examples(pool, near, seed), schedule, folder / READER_FOLDER, seed=seed)
-    return reader, losses
+    made_with = {
+        "seed": seed,
+        "rank": RANK,
+        "most_tokens": MAX_TOKENS,
+        "step_tokens": STEP_TOKENS,
+        "answered": ANSWERED,
+        "whole_paragraphs": WHOLE_PARAGRAPHS,
+        "near": NEAR,
+    }
+    rows = Examples(pool, near, seed)
+    return reader, train(reader, rows, schedule, folder / READER_FOLDER, made_with=made_with)

@@ -19,7 +19,7 @@ from encoders.location import locate
 from training.loop import Schedule, restore, train
 from training.lora import AdaptedBert, tokenizer_of
 from training.nearest import BASE, pool_in
-from training.queries import Asked, Queries
+from training.queries import KEYWORDS, LIKE, SENTENCES, STEP_QUERIES, TAKEN_OUT, Asked, Queries
 from training.squad import Parts
 
 RANK: Final = 32
@@ -138,5 +138,16 @@ def train_reranker(
     torch.manual_seed(seed)
     reranker = new_reranker(device)
     schedule = Schedule(steps, LEARNING_RATE)
-    queries = Queries(pool, near, seed)
-    return reranker, train(reranker, queries, schedule, folder / RERANKER_FOLDER, seed=seed)
+    made_with = {
+        "seed": seed,
+        "rank": RANK,
+        "most_tokens": MAX_TOKENS,
+        "temperature": TEMPERATURE,
+        "step_queries": STEP_QUERIES,
+        "like": LIKE,
+        "keywords": KEYWORDS,
+        "sentences": SENTENCES,
+        "taken_out": TAKEN_OUT,
+    }
+    rows = Queries(pool, near, seed)
+    return reranker, train(reranker, rows, schedule, folder / RERANKER_FOLDER, made_with=made_with)

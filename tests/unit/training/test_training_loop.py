@@ -14,6 +14,7 @@ from training.loop import TOLD_EVERY, Schedule, restore, train
 from training.reader import Reader
 
 SCHEDULE = Schedule(3 * TOLD_EVERY, 3e-3)
+MADE = {"seed": 1, "near": 0.5}
 
 
 class BrokenOffError(Exception):
@@ -41,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reader, list[
     """A run from its beginning to its end."""
     folder = tmp_path_factory.mktemp("whole")
     reader = tiny_reader(folder)
-    return folder, reader, train(reader, few(folder), SCHEDULE, folder / "run", seed=1)
+    return folder, reader, train(reader, few(folder), SCHEDULE, folder / "run", made_with=MADE)
 
 
 def test_a_short_run_improves_the_loss(whole: tuple[Path, Reader, list[float]]) -> None:
@@ -69,10 +70,12 @@ def test_a_run_broken_off_and_taken_up_again_gives_the_same_weights(
     broken = folder / "broken"
     # Not at a checkpoint: steps 101 to 119 are lost and done again.
     with pytest.raises(BrokenOffError):
-        train(tiny_reader(folder), few(folder, 120), SCHEDULE, broken, seed=1, checkpoint_s=0)
+        train(
+            tiny_reader(folder), few(folder, 120), SCHEDULE, broken, made_with=MADE, checkpoint_s=0
+        )
     # Its own first weights are no matter.
     again = tiny_reader(folder, seed=5)
-    assert train(again, few(folder), SCHEDULE, broken, seed=1) == losses
+    assert train(again, few(folder), SCHEDULE, broken, made_with=MADE) == losses
     wanted = weights(uninterrupted)
     assert weights(again).keys() == wanted.keys()
     for name, tensor in weights(again).items():
@@ -87,13 +90,15 @@ def test_the_checkpoint_holds_the_last_weights(whole: tuple[Path, Reader, list[f
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights(restored).items())
 
 
-@pytest.mark.parametrize(("schedule", "seed"), [(Schedule(200, 3e-3), 1), (SCHEDULE, 2)])
+@pytest.mark.parametrize(
+    ("schedule", "made_with"), [(Schedule(200, 3e-3), MADE), (SCHEDULE, {"seed": 2, "near": 0.5})]
+)
 def test_a_run_with_other_settings_is_not_taken_up(
-    whole: tuple[Path, Reader, list[float]], schedule: Schedule, seed: int
+    whole: tuple[Path, Reader, list[float]], schedule: Schedule, made_with: dict[str, float]
 ) -> None:
     folder, _, _ = whole
     with pytest.raises(ValueError, match="another folder"):
-        train(tiny_reader(folder), few(folder), schedule, folder / "run", seed=seed)
+        train(tiny_reader(folder), few(folder), schedule, folder / "run", made_with=made_with)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -120,7 +120,11 @@ def test_a_short_training_run_improves_the_loss_and_the_order(
     before = examine_reranker(reranker, tuple(given), tmp_path, questions=16)
     queries = Queries(pool, near, seed=1)
     losses = train(
-        reranker, lambda step: queries(step)[:4], Schedule(2 * TOLD_EVERY, 1e-2), tmp_path / "run"
+        reranker,
+        lambda step: queries(step)[:4],
+        Schedule(2 * TOLD_EVERY, 1e-2),
+        tmp_path / "run",
+        made_with={"seed": 1},
     )
     after = examine_reranker(reranker, tuple(given), tmp_path, questions=16)
     assert losses[-1] < 0.8 * losses[0]
