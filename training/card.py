@@ -45,6 +45,12 @@ SQUAD: Final = Data(
     use="paragraphs were cut into passages, and questions paired with passages of other paragraphs",
 )
 
+_BASE: Final = (
+    "The base was trained before, by its authors, on 1.17 billion pairs of texts; its card lists "
+    "87,599 of SQuAD among them, questions with paragraphs. What is held out below was held out "
+    "of the adapter alone."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -87,7 +93,7 @@ def write_card(adapter: Path, card: Card) -> Path:
         ],
     )
     sections = {
-        "Data": "\n".join(_line(one) for one in card.data),
+        "Data": "\n".join(_line(one) for one in card.data) + f"\n\n{_BASE}",
         "Training": table("Settings", ("setting", "value"), list(card.settings.items()))
         + "\n\n"
         + _losses(card),
