@@ -148,13 +148,37 @@ def test_cost_of_the_reader_is_taken_of_a_system_that_has_none(
 
     asked = (Question("1", "when?", ("476",)), Question("2", "who?", ("Odoacer",)))
     here, away = Paragraph("a", TEXT, asked), Paragraph("b", "Elsewhere.", asked)
-    monkeypatch.setattr(reading, "parts", lambda _: Parts((), (), (here,), (away,)))
+    unasked = Paragraph("c", "In the way.", (Question("3", "never?", ("way",)),))
+    squad = Parts((away,), (unasked,), (here,), (away,))
+    monkeypatch.setattr(reading, "parts", lambda _: squad)
     monkeypatch.setattr(reading.system, "running", running)
     monkeypatch.setattr(reading, "connected", connected)
     made = reading.run(Options(tmp_path, quick=True))
     assert [one.get("READER_MODEL") for one in started] == [None, "none"]
     assert made.figures["costs_ms"][reading.WITHOUT_READER] == [50.0, 50.0]
     assert "/query without a reader, vector cached" in made.text()
+    # Both hold the same: what is asked about and what is in the way, not what must be absent.
+    indexed = [body["documents"] for path, body in made_up.asked if path == "/index"]
+    texts = [[document["text"] for document in documents] for documents in indexed]
+    assert texts == [[TEXT, "In the way."]] * 2
+    assert {body["query"] for path, body in made_up.asked if path != "/index"} == {"when?", "who?"}
+
+
+def test_a_question_names_the_document_of_its_paragraph() -> None:
+    """Whatever else is indexed: paragraphs are numbered in each part from 0."""
+
+    def paragraphs(part: str) -> tuple[Paragraph, ...]:
+        texts = [f"{part} {at}" for at in range(3)]
+        return tuple(Paragraph(part, text, (Question("", text, ("x",)),)) for text in texts)
+
+    squad = Parts((), paragraphs("calibration"), paragraphs("asked"), paragraphs("absent"))
+    texts = {document.id: document.text for document in reading.held_out(squad)}
+    assert len(texts) == 6
+    assert [texts[one.document] for one in reading.sample(squad.indexed, 3, reading.PRESENT)] == [
+        one.text for one in reading.sample(squad.indexed, 3, reading.PRESENT)
+    ]
+    absent = reading.sample(squad.absent, 3, reading.ABSENT)
+    assert not {one.document for one in absent} & set(texts)
 
 
 async def test_an_answer_that_had_to_do_without_is_not_measured() -> None:
