@@ -59,10 +59,15 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One collection. orders: name of an order → its quality, RETRIEVAL and BEST among them."""
+    """One collection.
+
+    characters: of all its passages.
+    orders: name of an order → its quality, RETRIEVAL and BEST among them.
+    """
 
     questions: int
     passages: int
+    characters: int
     orders: dict[str, Quality]
 
     def gap_closed(self, order: str) -> float:
@@ -98,10 +103,10 @@ def run(options: Options) -> Report:
     }
     by_default = default if policy.rerank_fusion == "off" else fused(default)
     cost_ms = {
-        model: _passage_ms(found, measured) * policy.rerank_candidates
+        model: {name: one.seconds * 1000 / len(asked[name]) for name, one in found.items()}
         for model, found in scored.items()
     }
-    return report(measured, by_default, cost_ms, policy.rerank_candidates)
+    return report(measured, by_default, cost_ms)
 
 
 def usual(default: str) -> tuple[str, ...]:
@@ -145,7 +150,8 @@ def measure(
         for name, k in ((model, None), (fused(model), fusion_k)):
             ordered = [[at for at, _ in fuse(values, k)] for values in of_questions]
             orders[name] = _quality(asked, ordered)
-    return Measured(len(asked), sum(len(one.passages) for one in asked), orders)
+    texts = [text for one in asked for text in one.passages]
+    return Measured(len(asked), len(texts), sum(map(len, texts)), orders)
 
 
 def _quality(asked: Sequence[Candidates], orders: Sequence[Sequence[int]]) -> Quality:
@@ -158,22 +164,17 @@ def _quality(asked: Sequence[Candidates], orders: Sequence[Sequence[int]]) -> Qu
     )
 
 
-def _passage_ms(found: Mapping[str, Scored], measured: Mapping[str, Measured]) -> float:
-    seconds = sum(scored.seconds for scored in found.values())
-    return seconds * 1000 / sum(one.passages for one in measured.values())
-
-
 def report(
-    measured: Mapping[str, Measured], by_default: str, cost_ms: Mapping[str, float], most: int
+    measured: Mapping[str, Measured], by_default: str, cost_ms: Mapping[str, Mapping[str, float]]
 ) -> Report:
     """by_default: the order that the gateway takes by default, where it was measured.
 
-    cost_ms: model → time to score `most` passages, the most that a reranker is given.
+    cost_ms: model → collection → mean time to score a question's passages.
     """
     orders = next(iter(measured.values())).orders
     tables = [_table(name, found) for name, found in measured.items()]
     tables += [_summary(measured, [o for o in orders if o not in (RETRIEVAL, BEST)])]
-    tables += [_cost(cost_ms, most)]
+    tables += [_cost(measured, cost_ms)]
     guarded, targets = {}, []
     if by_default in orders:
         guarded = {name: {GUARDED: found.orders[by_default]} for name, found in measured.items()}
@@ -184,7 +185,7 @@ def report(
             order: {name: found.gap_closed(order) for name, found in measured.items()}
             for order in orders
         },
-        "cost_ms": dict(cost_ms),
+        "cost_ms": msgspec.to_builtins(cost_ms),
         "quality": msgspec.to_builtins(guarded),
     }
     return Report(figures, tables, targets, regressions(guarded, committed()))
@@ -231,11 +232,20 @@ def _summary(measured: Mapping[str, Measured], orders: Sequence[str]) -> Table:
     )  # fmt: skip
 
 
-def _cost(cost_ms: Mapping[str, float], most: int) -> Table:
+def _cost(measured: Mapping[str, Measured], cost_ms: Mapping[str, Mapping[str, float]]) -> Table:
+    """A column per collection: passages differ in number and length, and times with them."""
+    sizes = [
+        f"{name}: {one.passages / one.questions:.0f} × {one.characters / one.passages:.0f}"
+        for name, one in measured.items()
+    ]
     return Table(
-        f"Time to score {most} passages, one call after another",
-        ("reranker", "ms"),
-        [(model, number(ms)) for model, ms in cost_ms.items()],
+        "Mean ms to score a question's passages (their number × characters of each), one "
+        "question after another",
+        ("reranker", *sizes),
+        [
+            (model, *(number(of_one[name]) for name in measured))
+            for model, of_one in cost_ms.items()
+        ],
     )
 
 

@@ -45,6 +45,8 @@ def test_orders_are_measured_and_the_gap_between_them() -> None:
     found = measure(ASKED, {"right": RIGHT, "same": AS_BEFORE}, 10)
     assert list(found.orders) == [RETRIEVAL, BEST, "right", "right, fused", "same", "same, fused"]
     assert (found.questions, found.passages) == (2, 8)
+    # "<x a position> of <a letter>".
+    assert found.characters == 8 * len(" of a") + sum(range(3)) + sum(range(5))
     assert found.orders["right"] == found.orders[BEST]
     assert found.orders["same"] == found.orders["same, fused"] == found.orders[RETRIEVAL]
     assert found.gap_closed("right") == pytest.approx(1)
@@ -62,22 +64,26 @@ def test_where_no_order_is_better_no_gap_is_closed() -> None:
 
 def test_the_default_is_held_to_the_targets_and_to_what_was_committed() -> None:
     measured = {"one": measure(ASKED, {"m": RIGHT}, 10), "two": measure(ASKED, {"m": RIGHT}, 10)}
-    made = report(measured, fused("m"), {"m": 12.5}, 30)
+    made = report(measured, fused("m"), {"m": {"one": 12.5, "two": 7.25}})
     assert [target.met for target in made.targets] == [True, True, True]
     assert set(made.figures["quality"]) == {"one", "two"}
     assert set(made.figures["quality"]["one"]) == {GUARDED}
     assert len(made.failures) == 2  # nothing was committed for such collections
     text = made.text()
     assert "+100%" in text
-    assert "12.5" in text
-    other = report(measured, fused("another"), {"m": 12.5}, 30)
+    assert "one: 4 × 7" in text
+    cost = next(
+        line.split() for line in text.splitlines() if line.startswith("| m ") and "12.5" in line
+    )
+    assert cost == ["|", "m", "|", "12.5", "|", "7.25", "|"]
+    other = report(measured, fused("another"), {"m": {"one": 1.0, "two": 1.0}})
     assert (other.targets, other.failures, other.figures["quality"]) == ([], [], {})
 
 
 def test_a_worse_order_misses_the_targets() -> None:
     backwards = [[0.2, 0.1, 0.3], [0.9, 0.8, 0.7, 0.6, 0.5]]
     measured = {"one": measure(ASKED, {"m": backwards}, 10)}
-    made = report(measured, "m", {"m": 1.0}, 30)
+    made = report(measured, "m", {"m": {"one": 1.0}})
     assert measured["one"].gap_closed("m") < 0
     assert [target.met for target in made.targets] == [False, False]
 
