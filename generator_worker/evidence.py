@@ -22,7 +22,7 @@ from generator_worker.selection import Sentence, Vectors
 from generator_worker.sentences import Place
 
 # Passages read for a question, the best ones: 8 of 512 characters take about 1,300 tokens.
-MOST_READ: Final = 8
+MOST_PASSAGES_READ: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

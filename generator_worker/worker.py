@@ -115,7 +115,7 @@ def build_engine(settings: GeneratorSettings, models: Models, metrics: Generator
         why="LM_MODEL is not set" if settings.lm_model is None else "fallback",
         threshold=settings.reader_threshold if with_reader else settings.answer_threshold,
         most_sentences=settings.answer_sentences,
-        most_read=settings.answer_sentences_read,
+        most_sentences_compared=settings.answer_sentences_read,
     )
     if settings.lm_model is None:
         return extractive

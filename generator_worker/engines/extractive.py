@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders.reading import Read
 from generator_worker.engines.base import AnswerRequest, Completion, Passage
-from generator_worker.evidence import MOST_READ, Evidence, find_evidence, probabilities
+from generator_worker.evidence import MOST_PASSAGES_READ, Evidence, find_evidence, probabilities
 from generator_worker.markdown import MAX_PASSAGE_CHARACTERS
 from generator_worker.prompt import estimate_tokens
 from generator_worker.selection import (
@@ -87,7 +87,8 @@ class ExtractiveEngine:
     why: the reason this engine is there, for the start-up line.
     threshold: a best sentence that scores lower is no answer (`bench/answer_threshold.py`);
         with a reader, one that is less probable (`bench/answer_evidence.py`).
-    most_sentences: the answer's length; most_read: sentences embedded for one question.
+    most_sentences: the answer's length; most_sentences_compared: those embedded for one
+        question.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class ExtractiveEngine:
         why: str,
         threshold: float,
         most_sentences: int,
-        most_read: int,
+        most_sentences_compared: int,
     ) -> None:
         self._encoder = encoder
         self._reader = reader
         self._why = why
         self._threshold = threshold
         self._most_sentences = most_sentences
-        self._most_read = most_read
+        self._most_sentences_compared = most_sentences_compared
 
     async def start(self) -> str:
         """Loads the models."""
@@ -129,7 +130,7 @@ class ExtractiveEngine:
             async with asyncio.timeout(request.deadline.remaining_s()):
                 # Markdown of 50 long passages takes tens of milliseconds.
                 sentences = await asyncio.to_thread(read_sentences, request.passages)
-                kept = most_promising(request.question, sentences, self._most_read)
+                kept = most_promising(request.question, sentences, self._most_sentences_compared)
                 answer = await self._choose(request, kept)
         except TimeoutError:
             raise expired() from None
@@ -162,7 +163,8 @@ class ExtractiveEngine:
         else:
             # No sentence comes from beyond it, and tokenising what is cut then takes time too.
             best = [
-                passage.text[:MAX_PASSAGE_CHARACTERS] for passage in request.passages[:MOST_READ]
+                passage.text[:MAX_PASSAGE_CHARACTERS]
+                for passage in request.passages[:MOST_PASSAGES_READ]
             ]
             # One model after the other: each takes all threads.
             reads = await self._reader.read(request.question, best, request.deadline)
