@@ -3,7 +3,8 @@
 Each collection is indexed and asked once, through the API. Then each reranker scores the same
 passages: a worker of its own over gRPC, as the gateway calls it, and the gateway's own function
 fuses its scores with the ranks of retrieval (`RERANK_FUSION_K`). So rerankers differ in nothing
-but their scores, and no collection is indexed twice.
+but their scores, and no collection is indexed twice. The shipped reader stands for trained
+cross-encoders; it scores in this process.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ import msgspec
 import numpy as np
 import uvloop
 
-from bench import worker
+from bench import cross_encoder, worker
 from bench.candidates import Candidates, retrieve
 from bench.contestants import MODEL
 from bench.datasets import CHOICES, COLLECTIONS
 from bench.flood import score_all
 from bench.options import Options
 from bench.quality import Quality, committed, p_text, quality_of, regressions
-from bench.reference import QueryPassages
+from bench.reference import Computed, QueryPassages
 from bench.report import Report, Table, Target, number
 from bench.retrieval import MEASURES
 from bench.significance import paired_p
 from encoders.location import TRAINED
 from gateway.fusion import fuse
 from gateway.settings import GatewaySettings
+from generator_worker.settings import GeneratorSettings
 from reranker_worker.settings import RerankerSettings
 
 NAMES: Final = (*COLLECTIONS, "rust-book", *CHOICES)
@@ -38,6 +40,7 @@ NAMES: Final = (*COLLECTIONS, "rust-book", *CHOICES)
 QUICK: Final = ("cacm", "wikiqa")
 SHIPPED: Final = "production-rag/reranker"
 SHIPPED_FILE: Final = TRAINED / "reranker.safetensors"
+CROSS_ENCODER: Final = f"{cross_encoder.READER}, as a cross-encoder"
 RETRIEVAL: Final = "retrieval order"
 BEST: Final = "best order"
 # The row that is held to the committed figures: whatever reranks unless it is told otherwise.
@@ -93,6 +96,8 @@ def run(options: Options) -> Report:
     names = QUICK if options.quick else NAMES
     asked = {name: retrieve(options.data, name, policy.rerank_candidates) for name in names}
     scored = {model: score(model, asked) for model in models}
+    if not options.rerankers:
+        scored[CROSS_ENCODER] = score_by_reader(asked)
     measured = {
         name: measure(
             questions,
@@ -126,10 +131,24 @@ def score(model: str, asked: Mapping[str, Sequence[Candidates]]) -> dict[str, Sc
         return {name: _score(running.target, questions) for name, questions in asked.items()}
 
 
+def score_by_reader(asked: Mapping[str, Sequence[Candidates]]) -> dict[str, Scored]:
+    """The scores of the shipped reader, by collection."""
+    settings = GeneratorSettings(_env_file=None, reader_model=cross_encoder.READER)
+    questions = {name: _pairs(of_one) for name, of_one in asked.items()}
+    computed = uvloop.run(cross_encoder.score_collections(questions, settings))
+    return {name: _scored(asked[name], found) for name, found in computed.items()}
+
+
 def _score(target: str, asked: Sequence[Candidates]) -> Scored:
-    questions = [QueryPassages(one.query, one.passages) for one in asked]
     # One call at a time: its time is then that of a question which finds the worker free.
-    computed = uvloop.run(score_all(target, questions, 1))
+    return _scored(asked, uvloop.run(score_all(target, _pairs(asked), 1)))
+
+
+def _pairs(asked: Sequence[Candidates]) -> list[QueryPassages]:
+    return [QueryPassages(one.query, one.passages) for one in asked]
+
+
+def _scored(asked: Sequence[Candidates], computed: Computed) -> Scored:
     ends = np.cumsum([len(one.passages) for one in asked])
     parts = np.split(computed.values, ends[:-1])
     return Scored([part.tolist() for part in parts], computed.seconds)
