@@ -5,6 +5,9 @@ articles that the reader was not trained on:
 
     log-odds = bias + relevance weight * relevance + span weight * span score
 
+What a part of a sentence or a title costs (FORM_COST) is in its relevance: it weighs as it does
+without a reader, and the probability is held against the threshold as it is.
+
 Of a sentence that the reader did not read (it reads the first passages, and of each what its
 model takes) the relevance alone decides, by a model of its own, so that both can be compared.
 """

@@ -83,9 +83,9 @@ class GeneratorSettings(EmbeddingSettings):
         0.55,
         ge=-1,
         le=1.2,
-        description="Score (cosine plus 0.2 times the share of the question's words) that a "
-        "sentence needs to answer; 0.55 is measured for all-MiniLM-L6-v2, see "
-        "bench/answer_threshold.py.",
+        description="Score that a sentence needs to answer: cosine, plus 0.2 times the share of "
+        "the question's words, less 0.1 for a part of a sentence and 0.25 for a title; 0.55 is "
+        "measured for all-MiniLM-L6-v2, see bench/answer_threshold.py.",
     )
     reader_model: str = Field(
         "production-rag/reader",
@@ -100,8 +100,8 @@ class GeneratorSettings(EmbeddingSettings):
         ge=0,
         le=1,
         description="Probability that a sentence answers, which it needs to answer when there is "
-        "a reader (ANSWER_THRESHOLD does not count then); measured for `production-rag/reader`, "
-        "see bench/answer_evidence.py.",
+        "a reader, whatever its form (ANSWER_THRESHOLD does not count then); measured for "
+        "`production-rag/reader`, see bench/answer_evidence.py.",
     )
     answer_sentences: int = Field(
         4, ge=1, le=20, description="Most sentences of an answer made of the documents' own."

@@ -14,6 +14,7 @@ from generator_worker.selection import (
     Sentence,
     choose,
     content_words,
+    form_costs,
     opening_worth,
     overlap,
     relevance,
@@ -48,6 +49,12 @@ def test_relevance_is_cosine_plus_a_fifth_of_the_overlap() -> None:
         np.array([[0.6, 0.8], [1, 0]], dtype=np.float32),
     )  # fmt: skip
     assert found == pytest.approx([0.8, 1.0])
+
+
+def test_what_is_no_whole_sentence_is_less_relevant() -> None:
+    sentences = [Sentence(0, n, "Rust.", form) for n, form in enumerate(Form)]
+    found = relevance("rust", scores(1, 0), sentences, np.array([[0.6, 0.8]] * 3, np.float32))
+    assert found == pytest.approx([0.8, 0.7, 0.55])
 
 
 def test_below_the_threshold_nothing_is_chosen() -> None:
@@ -114,25 +121,25 @@ def test_what_says_the_same_again_is_left_out() -> None:
 
 def test_a_whole_sentence_goes_before_a_part_of_one() -> None:
     part, whole = Sentence(0, 0, "Part.", Form.PART), sentence(0, 3)
-    chosen = choose([part, whole], scores(0.7, 0.65), apart(2), most=1, threshold=0.5)
+    due = scores(0.7, 0.65) - form_costs([part, whole])
+    chosen = choose([part, whole], due, apart(2), most=1, threshold=0.5)
     assert chosen.sentences == (whole,)
-    assert choose([part], scores(0.64), apart(1), most=1, threshold=0.55).sentences == ()
-    assert choose([part], scores(0.66), apart(1), most=1, threshold=0.55).sentences == (part,)
 
 
 def test_a_part_is_said_only_where_no_whole_sentence_is_near() -> None:
     part, whole = Sentence(0, 0, "Part.", Form.PART), sentence(0, 3)
-    near = choose([part, whole], scores(1.0, 0.8), apart(2), most=4, threshold=0.5)
+    near = choose([part, whole], scores(0.9, 0.8), apart(2), most=4, threshold=0.5)
     assert near.sentences == (whole,)
-    far = choose([part, whole], scores(1.0, 0.7), apart(2), most=4, threshold=0.5)
+    far = choose([part, whole], scores(0.9, 0.7), apart(2), most=4, threshold=0.5)
     assert far.sentences == (part,)
 
 
 def test_a_title_ranks_far_below_a_sentence() -> None:
     title, whole = Sentence(0, 0, "How to Write Tests", Form.TITLE), sentence(0, 3)
-    chosen = choose([title, whole], scores(1.0, 0.64), apart(2), most=4, threshold=0.55)
+    due = scores(0.81, 0.64) - form_costs([title, whole])
+    chosen = choose([title, whole], due, apart(2), most=4, threshold=0.55)
     assert chosen.sentences == (whole,)
-    alone = choose([title], scores(0.9), apart(1), most=4, threshold=0.55)
+    alone = choose([title], due[:1], apart(1), most=4, threshold=0.55)
     assert alone.sentences == (title,)
 
 
