@@ -21,8 +21,8 @@ SQUAD: Final = Path("squad", "train-v1.1.json.gz")
 # What POST /index does unless it is told otherwise.
 CHUNKING: Final = Chunking(512, 50)
 # Articles that no adapter is trained on, by the order of their titles' SHA-256: thresholds are
-# chosen on the first, figures come from the second, whose paragraphs are indexed, and from the
-# questions about the third, whose paragraphs are not.
+# chosen on the first, figures come from questions about the second and the third. What is indexed
+# for those figures are the paragraphs of the first and the second.
 CALIBRATION_ARTICLES: Final = 20
 INDEXED_ARTICLES: Final = 30
 ABSENT_ARTICLES: Final = 10
