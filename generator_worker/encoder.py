@@ -35,6 +35,11 @@ class Queued(Generic[M, P, R]):
         """Name of the model, "" before it is loaded."""
         return "" if self._running is None else self._running[0].identity.name
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells models apart; "" before it is loaded."""
+        return "" if self._running is None else self._running[0].identity.fingerprint
+
     async def start(self) -> str:
         """Loads, warms and checks the model; returns its description."""
         self._running = await self._open()

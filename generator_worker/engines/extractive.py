@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -12,7 +13,14 @@ import numpy as np
 
 from encoders.reading import Read
 from generator_worker.engines.base import AnswerRequest, Completion, Passage
-from generator_worker.evidence import MOST_PASSAGES_READ, Evidence, find_evidence, probabilities
+from generator_worker.evidence import (
+    EMBEDDER,
+    MOST_PASSAGES_READ,
+    READER,
+    Evidence,
+    find_evidence,
+    probabilities,
+)
 from generator_worker.markdown import MAX_PASSAGE_CHARACTERS
 from generator_worker.prompt import estimate_tokens
 from generator_worker.selection import (
@@ -30,6 +38,8 @@ from runtime.deadline import Deadline, expired
 
 ENGINE: Final = "extractive"
 
+log = logging.getLogger(__name__)
+
 
 class SentenceEncoder(Protocol):
     """The embedding model, as far as this engine needs it."""
@@ -37,6 +47,10 @@ class SentenceEncoder(Protocol):
     @property
     def name(self) -> str:
         """Name of the model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells models apart."""
 
     async def start(self) -> str:
         """Loads and warms; returns what is loaded in a few words."""
@@ -59,6 +73,10 @@ class Reader(Protocol):
     @property
     def name(self) -> str:
         """Name of the model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells models apart."""
 
     async def start(self) -> str:
         """Loads and warms; returns what is loaded in a few words."""
@@ -113,6 +131,13 @@ class ExtractiveEngine:
         loaded = await self._encoder.start()
         if self._reader is not None:
             loaded = f"{loaded} and {await self._reader.start()}"
+            if (self._encoder.fingerprint, self._reader.fingerprint) != (EMBEDDER, READER):
+                log.warning(
+                    "what answers was measured with other models: fit the weights anew with "
+                    "`python -m bench.answer_evidence`, or set READER_MODEL=none and "
+                    "ANSWER_THRESHOLD to what `python -m bench.answer_threshold` finds",
+                    extra={"embedder": self._encoder.name, "reader": self._reader.name},
+                )
         return f"{ENGINE} over {loaded} ({self._why})"
 
     async def close(self) -> None:

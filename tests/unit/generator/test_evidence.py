@@ -7,12 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoders.identity import fingerprint
+from encoders.location import locate
 from encoders.reading import Read
 from generator_worker.engines.base import Passage
 from generator_worker.engines.extractive import marked, read_sentences
-from generator_worker.evidence import Evidence, find_evidence, probabilities
+from generator_worker.evidence import (
+    EMBEDDER,
+    READER,
+    Evidence,
+    find_evidence,
+    probabilities,
+)
 from generator_worker.selection import Sentence
 from generator_worker.sentences import Place
+from generator_worker.settings import GeneratorSettings
 
 
 def reading(passage: str, answer: str, score: float = 4.0, cut: int | None = None) -> Read:
@@ -44,6 +53,15 @@ def test_what_was_not_read_has_no_evidence() -> None:
     found = find_evidence(sentences, [reading(PASSAGE, "324 metres", cut=20)])
     assert [one is None for one in found] == [False, True, True, True]
     assert find_evidence([Sentence(0, 0, "Without a place.")], [reading("x", "x")]) == [None]
+
+
+def test_the_weights_are_those_of_the_models_that_are_shipped() -> None:
+    used = {
+        "embedding": GeneratorSettings.model_fields["embedding_model"].default,
+        "reader": GeneratorSettings.model_fields["reader_model"].default,
+    }
+    found = [fingerprint(locate(name), kind=kind) for kind, name in used.items()]
+    assert found == [EMBEDDER, READER]
 
 
 def test_of_a_sentence_cut_between_two_passages_the_better_part_counts() -> None:
