@@ -1,257 +1,164 @@
 """How a reader's spans and a sentence's relevance decide together what answers.
 
-    python -m bench.answer_evidence [--reader NAME] [--model NAME] [--questions 500]
+    python -m bench.answer_evidence [--reader NAME] [--model NAME] [--questions 400]
 
-Fits `generator_worker.evidence.WEIGHTS` and shows what each READER_THRESHOLD does. Each
-question gets the five passages nearest to it by the embedding model, from a collection that
-answers it and from one that cannot:
+Fits `generator_worker.evidence.WEIGHTS` for all numbers of PASSAGES at once, and shows what each
+READER_THRESHOLD does at each. Takes some ten minutes on two cores; what is retrieved, embedded and
+read is so once (`bench/answer_cases.py`), from a collection that answers a question and from one
+that cannot:
 
 - answerable: questions about SQuAD's calibration articles, which no adapter was trained on, with
-  a passage that holds the answer among the five; quiz questions of the Rust book with a passage
-  of their chapter among the five;
+  a passage that holds the answer among the first; quiz questions of the Rust book with a passage
+  of their chapter among them;
 - unanswerable: the same SQuAD questions with their own article left out, SQuAD questions asked of
   the Rust book, quiz questions asked of SQuAD.
 
-Of each question the best sentence, by the weights so far, gives relevance and span score; where
-people marked the answer, the best three do, and those of them answer that hold it. The weights
-that tell best which answer are fitted to these, and the best sentences chosen anew, ROUNDS times.
-Were only questions told apart, relevance would decide alone: the article that is asked about is
-easier to know than the sentence. Sentences that answer count as much as the others together.
+Of each question the best sentence that was read, by the weights so far, gives relevance and span
+score; where people marked the answer, the best three do, and those of them answer that hold it.
+The weights that tell best which answer are fitted to these, and the best sentences chosen anew,
+ROUNDS times. Were only questions told apart, relevance would decide alone: the article that is
+asked about is easier to know than the sentence. Sentences that answer count as much as the others
+together.
+
+Sentences that were not read stand behind eight passages that were, and seldom answer. The most
+relevant of them give the other two weights; an answer counts as much there as among those that
+were read, and so does what is none, so that both probabilities mean the same. Only marked answers
+tell which of them answer: that the chapter is among the passages says nothing about one behind.
+
 Seeded. Reads BENCH_DATA (default ../shared/data).
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from bench.answer_threshold import (
-    SEED,
-    TOP_K,
-    Asked,
-    Corpus,
-    Mask,
-    embed,
-    open_corpus,
-    rust,
-)
+from bench.answer_cases import PASSAGES, Case, Examiner, Groups, holds, retrieve
+from bench.answer_threshold import Mask
 from bench.datasets import data_folder
 from bench.logistic import logistic_regression
+from bench.spans import token_f1
 from bench.stats import auc
-from encoders.embedding import EmbeddingModel, load_embedding_model
-from encoders.reading import PassageReader, Read, Reading, load_passage_reader
-from generator_worker.engines.base import Passage
-from generator_worker.engines.extractive import read_sentences
-from generator_worker.evidence import (
-    WEIGHTS,
-    Evidence,
-    Weights,
-    find_evidence,
-    probabilities,
-)
-from generator_worker.selection import Sentence, Vectors, choose, opening_worth, relevance
-from generator_worker.sentences import words
-from training.squad import parts, passages
+from encoders.embedding import load_embedding_model
+from encoders.reading import load_passage_reader
+from generator_worker.evidence import WEIGHTS, Evidence, Weights, probabilities
+from generator_worker.selection import Sentence, Vectors, choose, opening_worth
 
 ROUNDS: Final = 6
 MOST_SENTENCES: Final = 4
 # Sentences of a question that teach which of them answers.
 RANKED: Final = 3
-# Below what any span scores.
-NOT_READ: Final = -100.0
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Those that one is chosen of.
+FINE: Final = tuple(at / 100 for at in range(1, 100))
 # What ANSWER_THRESHOLD is without a reader, for comparison.
 WITHOUT_READER: Final = 0.55
+# A mark is right that shares this much with an answer, token F1.
+RIGHT: Final = 0.5
+TENTHS: Final = 10
 
-Way = Callable[["Case"], tuple[float, Sequence[Sentence]]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A question with the sentences of its passages; found: whether they should answer it."""
-
-    asked: Asked
-    sentences: list[Sentence]
-    vectors: Vectors
-    relevance: Vectors
-    evidence: list[Evidence | None]
-    found: bool
+# Relevance, span score, and whether it answers.
+Row = tuple[float, float, bool]
+ByPassages = Mapping[int, Groups[Case]]
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Answerable: given (SQuAD), quiz. Not: hidden (article left out), elsewhere."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Best score of a case, and its sentences were the threshold to let them pass; evidence: of
+    the first."""
 
-    given: list[Case]
-    quiz: list[Case]
-    hidden: list[Case]
-    elsewhere: list[Case]
+    score: float
+    sentences: Sequence[Sentence] = ()
+    evidence: Evidence | None = None
 
 
-def fit(answerable: Sequence[Case], others: Sequence[Case]) -> Weights:
+Way = Callable[[Case], Answer]
+
+
+def fit(cases: Sequence[Case]) -> Weights:
     """The weights that tell best which of the best sentences answer."""
-    cases = [*answerable, *others]
     weights = WEIGHTS
     for _ in range(ROUNDS):
-        bias, of_relevance, of_span = _fitted(cases, weights, features=2)
-        weights = Weights(bias, of_relevance, of_span, 0.0, 0.0)
-    alone = _fitted(cases, Weights(0.0, 1.0, 0.0, 0.0, 0.0), features=1)
-    return Weights(bias, of_relevance, of_span, *alone)
+        rows = [row for case in cases for row in read_rows(case, weights)]
+        labels = np.array([answers for *_, answers in rows], np.bool_)
+        # Of one that answers, and of one that does not: together they count alike.
+        count = (0.5 / max(1, (~labels).sum()), 0.5 / max(1, labels.sum()))
+        fitted = _fitted(rows, 2, count, len(rows))
+        weights = Weights(*fitted, 0.0, 0.0)
+    unread = [row for case in cases for row in unread_rows(case)]
+    return Weights(*fitted, *_fitted(unread, 1, count, len(rows)))
 
 
-def _fitted(cases: Sequence[Case], weights: Weights, features: int) -> list[float]:
-    rows = np.array([row for case in cases for row in _rows(case, weights)], np.float64)
-    labels = rows[:, 2] > 0
-    # Those that answer count as much as those that do not.
-    counts = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()) * len(rows)
-    return [float(one) for one in logistic_regression(rows[:, :features], labels, counts)]
+def _fitted(
+    rows: Sequence[Row], features: int, count: tuple[float, float], scale: int
+) -> list[float]:
+    table = np.array(rows, np.float64).reshape(-1, 3)
+    labels = table[:, 2] > 0
+    counts = scale * np.where(labels, count[1], count[0])
+    return [float(one) for one in logistic_regression(table[:, :features], labels, counts)]
 
 
-def _rows(case: Case, weights: Weights) -> Iterator[tuple[float, float, bool]]:
-    """Relevance, span score, and whether it answers: of the sentence that is most likely to;
-    where people marked what answers, of the next ones too."""
-    spans = np.array([NOT_READ if one is None else one.score for one in case.evidence])
-    order = np.argsort(-(weights.relevance * case.relevance + weights.span * spans))
-    for at in order[: RANKED if case.found and case.asked.answers else 1]:
+def read_rows(case: Case, weights: Weights) -> Iterator[Row]:
+    """The sentence that is most likely to answer of those that were read; where people marked
+    what answers, the next ones too."""
+    read = [at for at, one in enumerate(case.evidence) if one is not None]
+    spans = {at: one.score for at, one in enumerate(case.evidence) if one is not None}
+    odds = {at: weights.relevance * case.relevance[at] + weights.span * spans[at] for at in read}
+    for at in _first(case, sorted(read, key=odds.__getitem__, reverse=True)):
         known = not case.asked.answers or holds(case.asked, case.sentences[at].text)
-        yield float(case.relevance[at]), float(spans[at]), case.found and known
+        yield float(case.relevance[at]), spans[at], case.found and known
+
+
+def unread_rows(case: Case) -> Iterator[Row]:
+    """As `read_rows`, of those that were not."""
+    if case.found and not case.asked.answers:
+        return
+    unread = [at for at, one in enumerate(case.evidence) if one is None]
+    for at in _first(case, sorted(unread, key=case.relevance.__getitem__, reverse=True)):
+        known = holds(case.asked, case.sentences[at].text)
+        yield float(case.relevance[at]), 0.0, case.found and known
+
+
+def _first(case: Case, order: Sequence[int]) -> Sequence[int]:
+    return order[: RANKED if case.found and case.asked.answers else 1]
 
 
 def with_reader(weights: Weights) -> Way:
-    """Best probability of a case, and the sentences were the threshold to let them pass."""
+    """The engine's answer with a reader."""
 
-    def answer(case: Case) -> tuple[float, Sequence[Sentence]]:
-        if not case.sentences:
-            return 0.0, ()
-        scores = probabilities(case.relevance, case.evidence, weights)
-        chosen = choose(case.sentences, scores, case.vectors, most=MOST_SENTENCES, threshold=-2)
-        return chosen.best_score, chosen.sentences
+    def answer(case: Case) -> Answer:
+        return _answer(case, probabilities(case.relevance, case.evidence, weights))
 
     return answer
 
 
-def by_relevance(case: Case) -> tuple[float, Sequence[Sentence]]:
-    """As `with_reader`, by the engine without one."""
+def by_relevance(case: Case) -> Answer:
+    """As the engine answers without a reader."""
+    return _answer(case, case.relevance, opening_worth(case.asked.text, case.sentences))
+
+
+def _answer(case: Case, scores: Vectors, opening: Vectors | None = None) -> Answer:
     if not case.sentences:
-        return -1.0, ()
+        return Answer(-1.0)
     chosen = choose(
-        case.sentences,
-        case.relevance,
-        case.vectors,
-        most=MOST_SENTENCES,
-        threshold=-2,
-        opening=opening_worth(case.asked.text, case.sentences),
+        case.sentences, scores, case.vectors, most=MOST_SENTENCES, threshold=-2, opening=opening
     )
-    return chosen.best_score, chosen.sentences
+    first = case.sentences.index(chosen.sentences[0])
+    return Answer(chosen.best_score, chosen.sentences, case.evidence[first])
 
 
-def holds(asked: Asked, text: str) -> bool:
-    """Whether an official answer stands in the text, word for word."""
-    said = f" {' '.join(words(text))} "
-    return any(f" {' '.join(words(answer))} " in said for answer in asked.answers)
-
-
-class Examiner:
-    """Questions with their passages, read."""
-
-    def __init__(self, model: EmbeddingModel, reader: PassageReader) -> None:
-        self._model = model
-        self._reader = reader
-
-    def cases(
-        self,
-        corpus: Corpus,
-        asked: Sequence[tuple[Asked, Vectors]],
-        answers: Callable[[Asked, Sequence[str], Sequence[str]], bool],
-        allowed: Callable[[Asked], Mask] | None = None,
-    ) -> list[Case]:
-        """One of each question. answers: whether passages (texts, homes) answer a question."""
-        return [self._case(corpus, one, vector, answers, allowed) for one, vector in asked]
-
-    def _case(
-        self,
-        corpus: Corpus,
-        asked: Asked,
-        vector: Vectors,
-        answers: Callable[[Asked, Sequence[str], Sequence[str]], bool],
-        allowed: Callable[[Asked], Mask] | None,
-    ) -> Case:
-        similarity = corpus.vectors @ vector
-        if allowed is not None:
-            similarity = np.where(allowed(asked), similarity, -np.inf)
-        nearest = np.argsort(-similarity, kind="stable")[:TOP_K]
-        texts = [corpus.texts[at] for at in nearest]
-        found = answers(asked, texts, [str(corpus.homes[at]) for at in nearest])
-        sentences = read_sentences([Passage(text) for text in texts])
-        if not sentences:
-            return Case(asked, [], np.empty((0, 0), np.float32), np.empty(0, np.float32), [], found)
-        vectors = corpus.sentences.of([sentence.text for sentence in sentences])
-        return Case(
-            asked,
-            sentences,
-            vectors,
-            relevance(asked.text, vector, sentences, vectors),
-            find_evidence(sentences, self._read(asked.text, texts)),
-            found,
-        )
-
-    def _read(self, question: str, texts: Sequence[str]) -> list[Read]:
-        rows: list[Reading] = self._reader.prepare(question, texts)
-        return self._reader.read(rows)
-
-
-def examine(model: EmbeddingModel, reader: PassageReader, data: Path, questions: int) -> Cases:
-    """Every case."""
-    calibration = parts(data).calibration
-    cut = [(one.article, text) for one in calibration for text in passages(one)]
-    every = [
-        Asked(question.text, frozenset({one.article}), one.text, question.answers)
-        for one in calibration
-        for question in one.questions
-    ]
-    chosen = random.Random(SEED).sample(every, min(questions, len(every)))
-    rust_passages, quiz = rust(data)
-    squad_corpus, rust_corpus = open_corpus(model, cut), open_corpus(model, rust_passages)
-    asked, asked_quiz = embed(model, chosen), embed(model, quiz)
-    examiner = Examiner(model, reader)
-
-    def in_paragraph(one: Asked, texts: Sequence[str], homes: Sequence[str]) -> bool:
-        return any(text in one.gold and holds(one, text) for text in texts)
-
-    def in_chapter(one: Asked, texts: Sequence[str], homes: Sequence[str]) -> bool:
-        return any(home in one.home for home in homes)
-
-    def never(one: Asked, texts: Sequence[str], homes: Sequence[str]) -> bool:
-        return False
-
-    def others(one: Asked) -> Mask:
-        return ~np.isin(squad_corpus.homes, list(one.home))
-
-    return Cases(
-        given=[c for c in examiner.cases(squad_corpus, asked, in_paragraph) if c.found],
-        quiz=[c for c in examiner.cases(rust_corpus, asked_quiz, in_chapter) if c.found],
-        hidden=examiner.cases(squad_corpus, asked, never, others),
-        elsewhere=[
-            *examiner.cases(rust_corpus, asked, never),
-            *examiner.cases(squad_corpus, asked_quiz, never),
-        ],
-    )
-
-
-def lines(cases: Cases, way: Way, thresholds: Sequence[float]) -> Iterator[str]:
+def lines(cases: Groups[Case], way: Way, thresholds: Sequence[float]) -> Iterator[str]:
     """The figures of one way to answer."""
     given, quiz, hidden, elsewhere = (
         [way(case) for case in of]
         for of in (cases.given, cases.quiz, cases.hidden, cases.elsewhere)
     )
-    scores = [[score for score, _ in of] for of in (given, quiz, hidden, elsewhere)]
+    scores = [[one.score for one in of] for of in (given, quiz, hidden, elsewhere)]
     yield (
         f"AUC: SQuAD {auc(scores[0], scores[2]):.3f}, other collection "
         f"{auc(scores[0], scores[3]):.3f}, quiz {auc(scores[1], scores[3]):.3f}"
@@ -263,9 +170,9 @@ def lines(cases: Cases, way: Way, thresholds: Sequence[float]) -> Iterator[str]:
     )
     for threshold in thresholds:
         said = [
-            (case.asked, sentences)
-            for case, (score, sentences) in zip(cases.given, given, strict=True)
-            if score >= threshold
+            (case.asked, one.sentences)
+            for case, one in zip(cases.given, given, strict=True)
+            if one.score >= threshold
         ]
         first = [holds(asked, sentences[0].text) for asked, sentences in said]
         whole = [holds(asked, " ".join(s.text for s in sentences)) for asked, sentences in said]
@@ -282,21 +189,78 @@ def _share(flags: Mask) -> str:
     return f"{flags.mean():.3f}" if len(flags) else "-"
 
 
-def report(model: EmbeddingModel, reader: PassageReader, data: Path, questions: int) -> None:
-    """Prints the weights and the figures."""
-    cases = examine(model, reader, data, questions)
-    weights = fit([*cases.given, *cases.quiz], [*cases.hidden, *cases.elsewhere])
-    print(f"model: {model.description}\nreader: {reader.description}")
-    print(
-        f"answerable: {len(cases.given)} of SQuAD, {len(cases.quiz)} of the quiz; "
-        f"unanswerable: {len(cases.hidden)} and {len(cases.elsewhere)}"
+def refused(cases: Sequence[Case], way: Way, threshold: float) -> float:
+    """Share of the questions that get the no-answer sentence."""
+    return float(np.mean([way(case).score < threshold for case in cases]))
+
+
+def chosen_threshold(by_passages: ByPassages, way: Way) -> float | None:
+    """The lowest of FINE that, whatever the number of passages, refuses as many questions whose
+    article is left out as similarity alone does: a reader must not make up more. None: no one
+    does."""
+    least = {n: refused(of.hidden, by_relevance, WITHOUT_READER) for n, of in by_passages.items()}
+    scores = {n: [way(case).score for case in of.hidden] for n, of in by_passages.items()}
+    return next(
+        (
+            threshold
+            for threshold in FINE
+            if all(np.mean(np.array(scores[n]) < threshold) >= least[n] for n in by_passages)
+        ),
+        None,
     )
-    for title, way, thresholds in (
-        ("without a reader", by_relevance, (WITHOUT_READER,)),
-        ("with the weights of the code", with_reader(WEIGHTS), THRESHOLDS),
-        (f"fitted: {weights}", with_reader(weights), THRESHOLDS),
-    ):
-        print(f"\n{title}", *lines(cases, way, thresholds), sep="\n")
+
+
+def marks(cases: Groups[Case], way: Way, threshold: float) -> Iterator[str]:
+    """How often the span of an answer's first sentence is right, by tenths of its score; where
+    the article is left out none is."""
+    found: list[tuple[float, bool, bool]] = []
+    for case in (*cases.given, *cases.hidden):
+        answer = way(case)
+        if answer.score < threshold or answer.evidence is None:
+            continue
+        place = answer.evidence.place
+        text = case.texts[place.passage][place.start : place.end]
+        right = case.found and token_f1(text, case.asked.answers) >= RIGHT
+        found.append((answer.evidence.score, right, case.found))
+    yield f"marks of {len(found)} answers: score from, to | right, of those that can be right, all"
+    for tenth in np.array_split(np.array(sorted(found), np.float64).reshape(-1, 3), TENTHS):
+        if len(tenth):
+            can = tenth[tenth[:, 2] > 0]
+            yield (
+                f"{tenth[0, 0]:7.2f} {tenth[-1, 0]:7.2f} | {_share(can[:, 1])} "
+                f"{_share(tenth[:, 1])}"
+            )
+
+
+def report(by_passages: ByPassages) -> None:
+    """Prints the weights and the figures."""
+    cases = [
+        case
+        for of in by_passages.values()
+        for case in (*of.given, *of.quiz, *of.hidden, *of.elsewhere)
+    ]
+    weights = fit(cases)
+    unread = [answers for case in cases for *_, answers in unread_rows(case)]
+    print(f"unread sentences: {len(unread)}, of them {sum(unread)} answer")
+    for n, of in by_passages.items():
+        print(
+            f"\n{n} passages: answerable {len(of.given)} of SQuAD, {len(of.quiz)} of the quiz; "
+            f"unanswerable {len(of.hidden)} and {len(of.elsewhere)}"
+        )
+        for title, way, thresholds in (
+            ("without a reader", by_relevance, (WITHOUT_READER,)),
+            ("with the weights of the code", with_reader(WEIGHTS), THRESHOLDS),
+            (f"fitted: {weights}", with_reader(weights), THRESHOLDS),
+        ):
+            print(f"\n{title}", *lines(of, way, thresholds), sep="\n")
+    for title, made in (("the code", WEIGHTS), ("the fit", weights)):
+        way = with_reader(made)
+        threshold = chosen_threshold(by_passages, way)
+        print(f"\nthreshold by the weights of {title}: {threshold}")
+        if threshold is not None:
+            for n, of in by_passages.items():
+                *_, figures = lines(of, way, (threshold,))
+                print(f"{n:2} passages, {figures}", *marks(of, way, threshold), sep="\n")
 
 
 def main() -> None:
@@ -304,10 +268,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--reader", default="production-rag/reader")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=400)
     options = parser.parse_args()
     model, reader = load_embedding_model(options.model), load_passage_reader(options.reader)
-    report(model, reader, data_folder(), options.questions)
+    settings = {
+        "EMBEDDING_MODEL": options.model,
+        "VECTOR_DIM": str(model.identity.dimension),
+        "READER_MODEL": "none",
+    }
+    found = retrieve(data_folder(), options.questions, settings)
+    examiner = Examiner(model, reader)
+    print(
+        f"model: {model.description}, EMBEDDER = {model.identity.fingerprint!r}\n"
+        f"reader: {reader.description}, READER = {reader.identity.fingerprint!r}"
+    )
+    report({passages: examiner.cases(found, passages) for passages in PASSAGES})
 
 
 if __name__ == "__main__":

@@ -1,42 +1,65 @@
-"""Fitting what relevance and spans decide, and the figures of a threshold."""
+"""Fitting what relevance and spans decide, and the figures of a threshold and of marks."""
 
 from __future__ import annotations
+
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.answer_evidence import Case, Cases, by_relevance, fit, lines, with_reader
+from bench.answer_cases import Case, Examiner, Groups, Retrieved, in_file, in_paragraph, search
+from bench.answer_evidence import (
+    WITHOUT_READER,
+    by_relevance,
+    chosen_threshold,
+    fit,
+    lines,
+    marks,
+    refused,
+    with_reader,
+)
 from bench.answer_threshold import Asked
-from generator_worker.evidence import Evidence
+from encoders.reading import Read
+from generator_worker.evidence import Evidence, Weights
 from generator_worker.selection import Sentence
 from generator_worker.sentences import Place
 
-TEXTS = ("The tower is old.", "It has 324 metres.")
+TEXTS = ("The tower is old.", "It has 324 metres.", "Towers have metres.")
+ASKED = Asked("How tall is it?", frozenset({"tower"}), " ".join(TEXTS), ("324 metres",))
+PLACES = (Place(0, 4, 9), Place(1, 7, 17))
 
 
 def case(relevance: list[float], spans: list[float], *, found: bool) -> Case:
+    """A sentence a passage; the last was not read."""
+    evidence = [Evidence(place, span) for place, span in zip(PLACES, spans, strict=True)]
     return Case(
-        Asked("How tall is it?", frozenset({"tower"}), " ".join(TEXTS), ("324 metres",)),
-        [Sentence(0, at, text) for at, text in enumerate(TEXTS)],
-        np.eye(2, dtype=np.float32),
+        ASKED,
+        TEXTS,
+        [Sentence(at, 0, text) for at, text in enumerate(TEXTS)],
+        np.eye(3, dtype=np.float32),
         np.array(relevance, np.float32),
-        [Evidence(Place(0, 0, 1), span) for span in spans],
+        [*evidence, None],
         found,
     )
 
 
+def everything(cases: Groups[Case]) -> list[Case]:
+    return [*cases.given, *cases.quiz, *cases.hidden, *cases.elsewhere]
+
+
 @pytest.fixture
-def cases() -> Cases:
+def cases() -> Groups[Case]:
     rng = np.random.default_rng(7)
 
     def drawn(relevance: float, span: float, *, found: bool) -> list[Case]:
         noise = rng.normal(size=(60, 2))
         return [
-            case([relevance + 0.1 * a, relevance - 0.1], [span - 8, span + 2 * b], found=found)
+            case([relevance + 0.1 * a, relevance - 0.1, 0.5], [span - 8, span + 2 * b], found=found)
             for a, b in noise
         ]
 
-    return Cases(
+    return Groups(
         given=drawn(0.7, 5, found=True),
         quiz=drawn(0.7, 3, found=True),
         hidden=drawn(0.6, -3, found=False),
@@ -44,20 +67,19 @@ def cases() -> Cases:
     )
 
 
-def test_spans_decide_where_relevance_does_not(cases: Cases) -> None:
-    weights = fit([*cases.given, *cases.quiz], [*cases.hidden, *cases.elsewhere])
+def test_spans_decide_where_relevance_does_not(cases: Groups[Case]) -> None:
+    weights = fit(everything(cases))
     assert weights.span > 0
     answer = with_reader(weights)
-    answered = [answer(one)[0] > 0.5 for one in cases.given]
-    refused = [answer(one)[0] < 0.5 for one in cases.hidden]
-    assert min(np.mean(answered), np.mean(refused)) > 0.9
+    assert refused(cases.given, answer, 0.5) < 0.1
+    assert refused(cases.hidden, answer, 0.5) > 0.9
     # The sentence that holds the span, though another is more relevant.
-    assert answer(cases.given[0])[1][0].text == TEXTS[1]
-    assert by_relevance(cases.given[0])[1][0].text == TEXTS[0]
+    assert answer(cases.given[0]).sentences[0].text == TEXTS[1]
+    assert by_relevance(cases.given[0]).sentences[0].text == TEXTS[0]
 
 
-def test_figures_are_shares(cases: Cases) -> None:
-    weights = fit([*cases.given, *cases.quiz], [*cases.hidden, *cases.elsewhere])
+def test_figures_are_shares(cases: Groups[Case]) -> None:
+    weights = fit(everything(cases))
     told, _, nothing_refused, all_refused = lines(cases, with_reader(weights), (0.0, 1.1))
     assert told.startswith("AUC: SQuAD 0.9") or told.startswith("AUC: SQuAD 1.0")
     assert nothing_refused.split("|")[1].split() == ["1.000"] * 3
@@ -65,3 +87,95 @@ def test_figures_are_shares(cases: Cases) -> None:
     assert 0.8 < first <= whole == 1
     assert nothing_refused.split("|")[3].split() == ["0.000"] * 2
     assert all_refused.split("|")[2].split() == ["-", "-"]
+
+
+def test_what_stands_behind_and_never_answers_is_improbable_however_relevant(
+    cases: Groups[Case],
+) -> None:
+    weights = fit(everything(cases))
+    unread = weights.unread_bias + weights.unread_relevance * 0.5
+    assert unread < -3
+
+
+def test_the_threshold_lets_a_reader_answer_no_more_of_what_nothing_answers(
+    cases: Groups[Case],
+) -> None:
+    way = with_reader(fit(everything(cases)))
+    threshold = chosen_threshold({5: cases, 20: cases}, way)
+    assert threshold is not None
+    least = refused(cases.hidden, by_relevance, WITHOUT_READER)
+    assert refused(cases.hidden, way, threshold) >= least
+    assert threshold == 0.01 or refused(cases.hidden, way, threshold - 0.01) < least
+    assert chosen_threshold({5: cases}, by_relevance) is not None
+    always = with_reader(Weights(9, 0, 0, 9, 0))
+    assert chosen_threshold({5: cases}, always) is None
+
+
+def test_marks_are_right_where_they_share_most_with_an_answer(cases: Groups[Case]) -> None:
+    told, *tenths = marks(cases, with_reader(fit(everything(cases))), 0.0)
+    assert told.startswith("marks of 120 answers")
+    assert len(tenths) == 10
+    right = [line.split("|")[1].split() for line in tenths]
+    # Of answers to what is answered nearly all; the lowest scores are of what is not.
+    assert right[-1] == ["1.000", "1.000"]
+    assert float(right[0][1]) < 0.1
+    scores = [float(score) for line in tenths for score in line.split("|")[0].split()]
+    assert scores == sorted(scores)
+
+
+class Store:
+    """Finds all it has, but for what a filter leaves out."""
+
+    async def search(self, *, query: str, top_k: int, **how: Any) -> dict[str, Any]:
+        assert how in ({}, {"filter": {"not": {"home": {"any": ["tower"]}}}})
+        homes = ("tower", "bridge") if not how else ("bridge",)
+        sources = [{"text": f"A {home}.", "metadata": {"home": home}} for home in homes]
+        return {"sources": sources, "degraded": []}
+
+
+async def test_the_article_of_a_question_is_left_out_by_a_filter() -> None:
+    store: Any = Store()
+    assert await search(store, [ASKED]) == [
+        Retrieved(ASKED, ("A tower.", "A bridge."), ("tower", "bridge"))
+    ]
+    hidden = await search(store, [ASKED], article_left_out=True)
+    assert hidden == [Retrieved(ASKED, ("A bridge.",), ("bridge",))]
+
+
+def test_passages_answer_by_their_paragraph_or_their_file() -> None:
+    assert in_paragraph(ASKED, TEXTS[1:], ())
+    assert not in_paragraph(ASKED, ["It had 324 metres.", TEXTS[0]], ())
+    assert in_file(ASKED, (), ("bridge", "tower"))
+    assert not in_file(ASKED, (), ("bridge",))
+
+
+class Counted:
+    """Stands for either model; calls: what was embedded and read, and how often."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def encode(self, texts: list[str], input_type: str = "passage") -> np.ndarray:
+        self.calls.update(texts)
+        return np.ones((len(texts), 2), np.float32)
+
+    def prepare(self, question: str, texts: list[str]) -> list[str]:
+        return texts
+
+    def read(self, rows: list[str]) -> list[Read]:
+        self.calls.update(f"read {row}" for row in rows)
+        logits = np.zeros(1, np.float32)
+        return [Read(logits, logits, 0.0, np.array([[0, len(row)]])) for row in rows]
+
+
+def test_all_is_embedded_and_read_once_and_eight_passages_are_read() -> None:
+    model: Any = Counted()
+    texts = tuple(f"Passage {at} has {at} metres." for at in range(20))
+    found = Groups([], [], [Retrieved(ASKED, texts, texts)], [])
+    examiner = Examiner(model, model)
+    for passages in (5, 8, 20):
+        (made,) = examiner.cases(found, passages).hidden
+        assert len(made.sentences) == passages
+        assert sum(one is not None for one in made.evidence) == min(8, passages)
+    assert set(model.calls.values()) == {1}
+    assert sum(call.startswith("read") for call in model.calls) == 8
