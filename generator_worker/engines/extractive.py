@@ -15,6 +15,8 @@ from encoders.reading import Read
 from generator_worker.engines.base import AnswerRequest, Completion, Passage
 from generator_worker.evidence import (
     EMBEDDER,
+    LEAST_MARKED,
+    LEAST_MARKED_LATER,
     MOST_PASSAGES_READ,
     READER,
     Evidence,
@@ -209,11 +211,14 @@ class ExtractiveEngine:
 
 
 def marked(evidence: Sequence[Evidence | None]) -> tuple[Place, ...]:
-    """Where an answer stands: the span of its first sentence, and of the others those that lean
-    to an answer."""
-    first = (one.place for one in evidence[:1] if one is not None)
-    others = (one.place for one in evidence[1:] if one is not None and one.score > 0)
-    return tuple(sorted({*first, *others}))
+    """Where an answer stands: in its first sentence, unless the reader all but rules that out, and
+    in the others where it leans to an answer."""
+    places = {
+        one.place
+        for at, one in enumerate(evidence)
+        if one is not None and one.score >= (LEAST_MARKED_LATER if at else LEAST_MARKED)
+    }
+    return tuple(sorted(places))
 
 
 def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:

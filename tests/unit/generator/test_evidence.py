@@ -14,6 +14,7 @@ from generator_worker.engines.base import Passage
 from generator_worker.engines.extractive import marked, read_sentences
 from generator_worker.evidence import (
     EMBEDDER,
+    LEAST_MARKED,
     READER,
     Evidence,
     find_evidence,
@@ -109,4 +110,6 @@ def test_the_first_sentence_marks_its_span_and_others_what_leans_to_an_answer() 
     ]
     assert marked(found) == (Place(0, 3, 4), Place(1, 5, 9))
     assert marked([None, *found[:1]]) == ()
+    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED)]) == (Place(0, 3, 4),)
+    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED - 0.1)]) == ()
     assert marked([]) == ()
