@@ -31,9 +31,11 @@ Seeded. Reads BENCH_DATA (default ../shared/data).
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -60,7 +62,8 @@ FINE: Final = tuple(at / 100 for at in range(1, 100))
 WITHOUT_READER: Final = 0.55
 # A mark is right that shares this much with an answer, token F1.
 RIGHT: Final = 0.5
-TENTHS: Final = 10
+# Span scores between which marks are counted.
+BOUNDS: Final = (-math.inf, -8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 8.0, math.inf)
 
 # Relevance, span score, and whether it answers.
 Row = tuple[float, float, bool]
@@ -87,19 +90,19 @@ def fit(cases: Sequence[Case]) -> Weights:
         rows = [row for case in cases for row in read_rows(case, weights)]
         labels = np.array([answers for *_, answers in rows], np.bool_)
         # Of one that answers, and of one that does not: together they count alike.
-        count = (0.5 / max(1, (~labels).sum()), 0.5 / max(1, labels.sum()))
-        fitted = _fitted(rows, 2, count, len(rows))
-        weights = Weights(*fitted, 0.0, 0.0)
+        half = len(rows) / 2
+        count = (half / max(1, (~labels).sum()), half / max(1, labels.sum()))
+        bias, of_relevance, of_span = _fitted(rows, 2, count)
+        weights = Weights(bias, of_relevance, of_span, 0.0, 0.0)
     unread = [row for case in cases for row in unread_rows(case)]
-    return Weights(*fitted, *_fitted(unread, 1, count, len(rows)))
+    unread_bias, of_unread = _fitted(unread, 1, count)
+    return replace(weights, unread_bias=unread_bias, unread_relevance=of_unread)
 
 
-def _fitted(
-    rows: Sequence[Row], features: int, count: tuple[float, float], scale: int
-) -> list[float]:
+def _fitted(rows: Sequence[Row], features: int, count: tuple[float, float]) -> list[float]:
     table = np.array(rows, np.float64).reshape(-1, 3)
     labels = table[:, 2] > 0
-    counts = scale * np.where(labels, count[1], count[0])
+    counts = np.where(labels, count[1], count[0])
     return [float(one) for one in logistic_regression(table[:, :features], labels, counts)]
 
 
@@ -211,9 +214,9 @@ def chosen_threshold(by_passages: ByPassages, way: Way) -> float | None:
 
 
 def marks(cases: Groups[Case], way: Way, threshold: float) -> Iterator[str]:
-    """How often the span of an answer's first sentence is right, by tenths of its score; where
-    the article is left out none is."""
-    found: list[tuple[float, bool, bool]] = []
+    """How often the best span of an answer's first sentence is right, by its score: what
+    `generator_worker.evidence.LEAST_MARKED` is chosen by. Where the article is left out none is."""
+    found = []
     for case in (*cases.given, *cases.hidden):
         answer = way(case)
         if answer.score < threshold or answer.evidence is None:
@@ -222,14 +225,14 @@ def marks(cases: Groups[Case], way: Way, threshold: float) -> Iterator[str]:
         text = case.texts[place.passage][place.start : place.end]
         right = case.found and token_f1(text, case.asked.answers) >= RIGHT
         found.append((answer.evidence.score, right, case.found))
-    yield f"marks of {len(found)} answers: score from, to | right, of those that can be right, all"
-    for tenth in np.array_split(np.array(sorted(found), np.float64).reshape(-1, 3), TENTHS):
-        if len(tenth):
-            can = tenth[tenth[:, 2] > 0]
-            yield (
-                f"{tenth[0, 0]:7.2f} {tenth[-1, 0]:7.2f} | {_share(can[:, 1])} "
-                f"{_share(tenth[:, 1])}"
-            )
+    yield "marks: score from, to | answers, answerable | right: of these, of all"
+    for least, below in pairwise(BOUNDS):
+        right = np.array([one for score, one, _ in found if least <= score < below], np.bool_)
+        can = np.array([one for score, _, one in found if least <= score < below], np.bool_)
+        yield (
+            f"{least:6} {below:6} | {len(can):4} {can.sum():4} | "
+            f"{_share(right[can])} {_share(right)}"
+        )
 
 
 def report(by_passages: ByPassages) -> None:
