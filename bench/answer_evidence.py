@@ -227,11 +227,12 @@ def marks(cases: Groups[Case], way: Way, threshold: float) -> Iterator[str]:
         found.append((answer.evidence.score, right, case.found))
     yield "marks: score from, to | answers, answerable | right: of these, of all"
     for least, below in pairwise(BOUNDS):
-        right = np.array([one for score, one, _ in found if least <= score < below], np.bool_)
-        can = np.array([one for score, _, one in found if least <= score < below], np.bool_)
+        here = [one for one in found if least <= one[0] < below]
+        good = np.array([good for _, good, _ in here], np.bool_)
+        can = np.array([can for *_, can in here], np.bool_)
         yield (
-            f"{least:6} {below:6} | {len(can):4} {can.sum():4} | "
-            f"{_share(right[can])} {_share(right)}"
+            f"{least:6} {below:6} | {len(here):4} {can.sum():4} | "
+            f"{_share(good[can])} {_share(good)}"
         )
 
 
