@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 # Last parts of the names of A and B.
 DOWN: Final = "lora_down"
 UP: Final = "lora_up"
-# A linear map of token states.
+# A linear map of token states; a cross-encoder reads the first token's alone.
 HEAD_WEIGHT: Final = "head.weight"
 HEAD_BIAS: Final = "head.bias"
 
-# How many numbers the head of each kind gives for a token: how much it counts in a query; that an
-# answer begins there, ends there. Late interaction does without one too: all tokens count alike.
-_HEAD_OUTPUTS: Final[Mapping[Kind, int]] = MappingProxyType({"late_interaction": 1, "reader": 2})
+# How many numbers the head of each kind gives for a token: how much it counts in a query; the logit
+# of a pair's score, for its first token; that an answer begins there, ends there. Late interaction
+# does without one too: all tokens count alike.
+_HEAD_OUTPUTS: Final[Mapping[Kind, int]] = MappingProxyType(
+    {"late_interaction": 1, "cross_encoder": 1, "reader": 2}
+)
 _HEADLESS: Final[Kind] = "late_interaction"
 # Of the base that an adapter was trained over the fingerprint as this kind is noted.
 _BASE_KIND: Final = "embedding"

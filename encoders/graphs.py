@@ -131,6 +131,20 @@ class ScoreGraph(Graph):
         return scores.reshape(-1)
 
 
+class FirstTokenGraph(Graph):
+    """Token ids of pairs → the sigmoid of a head over the first token's state: float32 [n]."""
+
+    reads_token_states = False
+
+    def __init__(self, transformer: Any, head: Head, inputs: tuple[str, ...]) -> None:
+        super().__init__(transformer, inputs)
+        self.head = _linear(head)
+
+    def answer(self, features: dict[str, Any]) -> Tensor:
+        states: Tensor = features["token_embeddings"][:, 0]
+        return torch.sigmoid(self.head(states.float())).reshape(-1)
+
+
 class SpanGraph(Graph):
     """Token ids of pairs → logits that an answer begins, ends there: float32 [n, length, 2]."""
 
@@ -170,13 +184,13 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     files.require(kind)
     if kind == "embedding" and engine_of(files) == "cross_encoder":
         raise ModelUnusableError(f"{files.name} scores pairs of texts: it is for RERANKER_MODEL")
-    if kind == "cross_encoder":
+    if kind == "cross_encoder" and files.adapter is None:
         return _build_cross_encoder(files)
     model = load(files, SentenceTransformer)
     transformer = _transformer(model, files, reads_token_states=True)
     head = merge(files, transformer.model)
-    if kind == "reader" and head is not None:
-        return _build_reader(transformer, head)
+    if kind in ("cross_encoder", "reader") and head is not None:
+        return _build_over_pairs(kind, transformer, head)
     states = kind == "late_interaction"
     prompts = {name: _prompt(model, transformer, name) for name in _PROMPT_NAMES}
     excludes_prompt = any(prompt.excluded_tokens for prompt in prompts.values())
@@ -198,19 +212,22 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
     return blueprint, graph.eval()
 
 
-def _build_reader(transformer: Any, head: Head) -> tuple[Blueprint, Graph]:
+def _build_over_pairs(kind: Kind, transformer: Any, head: Head) -> tuple[Blueprint, Graph]:
+    """Of an adapter that reads two texts together. The base's prefixes are not for such rows."""
     inputs = ("input_ids", "attention_mask", "token_type_ids")
+    scores = kind == "cross_encoder"
     blueprint = Blueprint(
-        kind="reader",
+        kind=kind,
         inputs=inputs,
         dimension=0,
         normalised=False,
         max_tokens=_max_tokens(transformer),
         pad_id=_pad_id(transformer),
-        prompts={},
+        prompts={"query": Prompt()} if scores else {},
         tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
     )
-    return blueprint, SpanGraph(transformer, head, inputs).eval()
+    graph = FirstTokenGraph if scores else SpanGraph
+    return blueprint, graph(transformer, head, inputs).eval()
 
 
 def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:

@@ -24,7 +24,8 @@ _SUFFIX: Final = ".safetensors"
 # What adapters are for, and the setting that takes one.
 _USES: Final[Mapping[Kind, tuple[str, str]]] = MappingProxyType(
     {
-        "late_interaction": ("scores passages", "RERANKER_MODEL"),
+        "late_interaction": ("scores passages by late interaction", "RERANKER_MODEL"),
+        "cross_encoder": ("scores passages as a cross-encoder", "RERANKER_MODEL"),
         "reader": ("marks answers in passages", "READER_MODEL"),
     }
 )

@@ -75,7 +75,7 @@ def load_pair_scorer(name: str, runtime: Runtime) -> PairScorer:
     """Loads a model with the engine that is right for it.
 
     A model with a head that reads pairs is a cross-encoder; of an embedding model
-    the token states are compared (late interaction), as of an adapter trained for that.
+    the token states are compared (late interaction). An adapter says which it was trained for.
 
     Raises ModelUnusableError, with a message for people.
     """
@@ -93,6 +93,8 @@ def engine_of(files: ModelFiles) -> Kind:
     Raises ModelUnusableError for an adapter that scores nothing.
     """
     if files.adapter is not None:
+        if files.adapter.kind == "cross_encoder":
+            return "cross_encoder"
         files.require("late_interaction")
         return "late_interaction"
     saved_as = _read_json(files.folder / "config_sentence_transformers.json").get("model_type")

@@ -35,9 +35,10 @@ def tiny_tensors(kind: Kind, *, seed: int = 0, rank: int = 4) -> Tensors:
             target = f"encoder.layer.{layer}.{part}"
             tensors[f"{target}.{DOWN}"] = _normal(random, rank, into)
             tensors[f"{target}.{UP}"] = _normal(random, out, rank)
-    if kind == "reader":
-        tensors[HEAD_WEIGHT] = _normal(random, 2, WIDTH)
-        tensors[HEAD_BIAS] = _normal(random, 2)
+    outputs = {"cross_encoder": 1, "reader": 2}.get(kind)
+    if outputs is not None:
+        tensors[HEAD_WEIGHT] = _normal(random, outputs, WIDTH)
+        tensors[HEAD_BIAS] = _normal(random, outputs)
     return tensors
 
 

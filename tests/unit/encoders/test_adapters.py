@@ -181,6 +181,9 @@ WRONG: list[tuple[Kind, Callable[[Tensors], object], str]] = [
     ("reader", setting("head.weight", np.ones((3, 32))), "gives not 2 a token"),
     ("reader", setting("head.bias", np.ones(3)), "gives not 2 a token"),
     ("reader", setting("other", np.ones(3)), "holds other, which is unknown"),
+    ("cross_encoder", without("head.weight"), "lacks head.weight or head.bias"),
+    ("cross_encoder", setting("head.weight", np.ones((2, 32))), "gives not 1 a token"),
+    ("cross_encoder", setting("head.bias", np.ones(2)), "gives not 1 a token"),
 ]
 
 
@@ -306,7 +309,8 @@ def test_what_an_adapter_is_for_is_told_to_who_asks_for_another_use(
         load_embedding_model(reader, runtime)
     with pytest.raises(ModelUnusableError, match=for_spans):
         load_pair_scorer(reader, runtime)
-    with pytest.raises(ModelUnusableError, match="scorer scores passages: .* RERANKER_MODEL"):
+    for_passages = "scorer scores passages by late interaction: it is for RERANKER_MODEL alone"
+    with pytest.raises(ModelUnusableError, match=for_passages):
         load_passage_reader(str(scorer), runtime)
     with pytest.raises(ModelUnusableError, match="tiny-encoder is no reader, as production-rag/re"):
         load_passage_reader(str(base), runtime)
@@ -337,5 +341,7 @@ def test_what_cannot_be_exported_is_one_line(
 ) -> None:
     given = ["export", "--kind", "reader", "--model", str(scorer), "--cache-dir", str(tmp_path)]
     monkeypatch.setattr("sys.argv", given)
-    with pytest.raises(SystemExit, match="scorer scores passages: it is for RERANKER_MODEL alone"):
+    with pytest.raises(
+        SystemExit, match="scorer scores passages by late interaction: it is for RE"
+    ):
         export.main()

@@ -148,9 +148,16 @@ def test_where_the_kernel_does_not_run_batches_stay_padded() -> None:
     assert fallen_back.run(trial_batch(graph)).shape == (6, 384)
 
 
-def test_a_cross_encoder_stays_padded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_cross_encoder_stays_padded(
+    adapted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(KERNEL, row_by_row)
-    graph = graph_of(tiny_cross_encoder(tmp_path), "cross_encoder")
+    if adapted:
+        made = tiny_adapter(tmp_path / "c.safetensors", tiny_encoder(tmp_path), "cross_encoder")
+    else:
+        made = tiny_cross_encoder(tmp_path)
+    graph = graph_of(made, "cross_encoder")
     kept = backend(graph)
     assert kept.reason == "as set; padded: its head reads the first token of each row"
     assert kept.run(trial_batch(graph)).shape == (6,)
