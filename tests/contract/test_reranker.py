@@ -14,8 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from rag.reranker.v1 import reranker_pb2 as pb
 from rag.reranker.v1 import reranker_pb2_grpc
+from support.adapters import tiny_adapter
 from support.encoder_workers import failure, reranker, retry_info
-from support.models import MINILM, TEXTS, exports, tiny_cross_encoder
+from support.models import MINILM, TEXTS, exports, tiny_cross_encoder, tiny_encoder
 from support.serving import Running
 
 from encoders.options import Runtime
@@ -154,16 +155,23 @@ async def test_a_worker_that_loads_says_so() -> None:
         await running.ready()
 
 
-async def test_a_cross_encoder_is_served_by_the_same_worker(tmp_path: Path) -> None:
-    folder = tiny_cross_encoder(tmp_path)
-    settings = {"reranker_model": str(folder), "reranker_backend": "torch"}
+@pytest.mark.parametrize("adapted", [False, True])
+async def test_a_cross_encoder_is_served_by_the_same_worker(adapted: bool, tmp_path: Path) -> None:
+    if adapted:
+        path = tmp_path / "tiny-adapter.safetensors"
+        made = tiny_adapter(path, tiny_encoder(tmp_path), "cross_encoder")
+    else:
+        made = tiny_cross_encoder(tmp_path)
+    settings = {"reranker_model": str(made), "reranker_backend": "torch"}
     async with reranker(**settings, reranker_precision="fp32") as (running, channel):
-        assert "tiny-cross-encoder@" in await running.ready()
+        ready = await running.ready()
+        assert ready.startswith(f"{made.stem}@")
+        assert ready.endswith("cross-encoder")
         stub = Stub(channel)
         model = await stub.GetModel(pb.GetModelRequest())
-        assert (model.name, model.engine) == ("tiny-cross-encoder", "cross_encoder")
+        assert (model.name, model.engine) == (made.stem, "cross_encoder")
         response = await stub.ScorePassages(request(TEXTS))
-        scorer = load_pair_scorer(str(folder), Runtime("torch", "fp32", 2, exports()))
+        scorer = load_pair_scorer(str(made), Runtime("torch", "fp32", 2, exports()))
         expected = scorer.score(scorer.prepare(QUESTION, TEXTS).pairs)
         assert list(response.scores) == pytest.approx(expected, abs=1e-4)
 
