@@ -9,29 +9,23 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.datasets import data_folder
 from training.options import TRAINED, Options
 
-# Each is made by a module of this package with `make(options)`.
-ADAPTERS: Final = {"reader": "make_reader", "reranker": "make_reranker"}
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
+# Module and class of each recipe: they import torch.
+ADAPTERS: Final = {
+    "reader": ("reader_recipe", "ReaderRecipe"),
+    "reranker": ("reranker_recipe", "RerankerRecipe"),
+    "late_interaction": ("late_interaction_recipe", "LateInteractionRecipe"),
+}
 EXIT_NO_DATA: Final = 2
 EXIT_BROKEN_OFF: Final = 130
 log = logging.getLogger("training")
-
-
-class Maker(Protocol):
-    """A module of ADAPTERS."""
-
-    def make(self, options: Options) -> Path:
-        """Trains; returns the path of the adapter. Raises ValueError for what cannot be."""
-
-    def examined(self, options: Options) -> str:
-        """Figures of the checkpoint in the work folder, in Markdown; nothing is written.
-
-        Raises FileNotFoundError when there is none.
-        """
 
 
 def main() -> None:
@@ -62,12 +56,12 @@ def main() -> None:
         )
         sys.exit(EXIT_NO_DATA)
     began_s = time.monotonic()
-    maker = cast(Maker, importlib.import_module(f"training.{ADAPTERS[arguments.adapter]}"))
+    recipe = _recipe(arguments.adapter)
     try:
         if arguments.examine:
-            print(maker.examined(options))
+            print(recipe.examined(options))
             return
-        path = maker.make(options)
+        path = recipe.make(options)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training: {error}")
     except KeyboardInterrupt:
@@ -75,6 +69,12 @@ def main() -> None:
         sys.exit(EXIT_BROKEN_OFF)
     spent_min = (time.monotonic() - began_s) / 60
     log.info("%s and %s, after %.0f min", path, path.with_suffix(".md").name, spent_min)
+
+
+def _recipe(adapter: str) -> Recipe[Any]:
+    module, name = ADAPTERS[adapter]
+    recipe: type[Recipe[Any]] = getattr(importlib.import_module(f"training.{module}"), name)
+    return recipe()
 
 
 def _prepare(device: str | None, threads: int | None) -> str:
@@ -94,11 +94,11 @@ def _prepare(device: str | None, threads: int | None) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        description="Trains an adapter that ships with this project; docs/training.md says how, "
+        description="Trains an adapter over the packaged model; docs/training.md says how, "
         "and how long. A run that was broken off is taken up again.",
     )
     parser.add_argument("adapter", choices=sorted(ADAPTERS))
-    parser.add_argument("--steps", type=_positive, help="default: as the adapter that ships")
+    parser.add_argument("--steps", type=_positive, help="default: docs/training.md")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--folder", type=Path, default=Path(".training"), help="for checkpoints (%(default)s)"

@@ -7,7 +7,7 @@ the adapters' own weights are float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from encoders.adapters import DOWN, UP
+from encoders.adapters import LowRank as LowRankMatrices
 
 # Which linear maps of a layer get one: all of them.
 _TARGETS: Final = ("query", "key", "value", "dense")
@@ -68,6 +69,13 @@ class AdaptedBert(nn.Module):
         output: Any = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=types)
         states: Tensor = output.last_hidden_state
         return states
+
+    def start_from(self, maps: Mapping[str, LowRankMatrices]) -> None:
+        """Goes on from the matrices of an adapter that was trained before, of the same rank."""
+        with torch.no_grad():
+            for name, adapter in self._adapters.items():
+                adapter.down.copy_(torch.from_numpy(maps[name].down))
+                adapter.up.copy_(torch.from_numpy(maps[name].up))
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns, by the names it has in an adapter's file."""

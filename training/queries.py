@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -24,6 +26,19 @@ SENTENCES: Final = 0.2
 # Of sentences, how many are taken out of the passage that they are to find: else words alone would
 # find it (Lee, Chang and Toutanova 2019, the inverse cloze task, who leave one in ten).
 TAKEN_OUT: Final = 0.9
+MADE_WITH: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "step_queries": STEP_QUERIES,
+        "like": LIKE,
+        "keywords": KEYWORDS,
+        "sentences": SENTENCES,
+        "taken_out": TAKEN_OUT,
+    }
+)
+STYLES: Final = (
+    f"questions; {KEYWORDS:.0%} their keywords, {SENTENCES:.0%} sentences of the passage, "
+    f"{TAKEN_OUT:.0%} of them taken out of it"
+)
 # A sentence or passage shorter than this says too little.
 _FEWEST_CHARACTERS: Final = 40
 # Of the passages by likeness those that are drawn: the 9th on average.

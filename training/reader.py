@@ -14,19 +14,14 @@ from torch import Tensor, nn
 
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
-from training.examples import ANSWERED, NEAR, STEP_TOKENS, WHOLE_PARAGRAPHS, Examples, Row
-from training.loop import Schedule, restore, train
+from training.examples import Row
 from training.lora import AdaptedBert, tokenizer_of
-from training.nearest import BASE, pool_in
-from training.squad import Parts
+from training.nearest import BASE
+from training.padding import padded
 
 RANK: Final = 32
-LEARNING_RATE: Final = 1e-3
-CYCLES: Final = 2
 # Of question and passage together.
 MAX_TOKENS: Final = 256
-# Within the work folder.
-READER_FOLDER: Final = "reader"
 # A logit that no softmax sees, and that float32 sums hold.
 _EXCLUDED: Final = -1e4
 
@@ -72,20 +67,11 @@ class Reader(nn.Module):
 
     def forward(self, encodings: Sequence[Encoding]) -> Tensor:
         """float32 [n, length, 2]: begins, ends. -10,000 at the question's tokens and padding."""
-        length = max(map(len, encodings))
-        ids = torch.zeros(len(encodings), length, dtype=torch.int64)
-        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-        for at, encoding in enumerate(encodings):
-            size = len(encoding)
-            ids[at, :size] = torch.tensor(encoding.ids)
-            types[at, :size] = torch.tensor(encoding.type_ids)
-            mask[at, :size] = 1
-        device = self.head.weight.device
-        ids, mask, types = ids.to(device), mask.to(device), types.to(device)
-        states = self.bert(ids, mask, types)
+        rows = padded(encodings, self.head.weight.device)
+        states = self.bert(rows.ids, rows.mask, rows.types)
         # float32: sums over tokens of bfloat16 logits would be coarse.
         logits: Tensor = self.head(states.float())
-        allowed = types == 1
+        allowed = rows.types == 1
         allowed[:, 0] = True
         return logits.masked_fill(~allowed[..., None], _EXCLUDED)
 
@@ -128,38 +114,3 @@ def pair_tokenizer(max_tokens: int = MAX_TOKENS) -> Tokenizer:
 def new_reader(device: str = "cpu") -> Reader:
     """The base with adapters that change nothing yet, drawn on the CPU wherever it runs."""
     return Reader(locate(BASE).folder, pair_tokenizer()).to(device)
-
-
-def load_reader(folder: Path, device: str = "cpu") -> tuple[Reader, int]:
-    """The reader of the checkpoint in the work folder, and the steps it has been trained.
-
-    Raises FileNotFoundError when there is no checkpoint.
-    """
-    reader = new_reader(device)
-    return reader, restore(folder / READER_FOLDER, dict(reader.trained()))
-
-
-def train_reader(
-    parts: Parts, folder: Path, *, steps: int, seed: int, device: str = "cpu"
-) -> tuple[Reader, list[float]]:
-    """Trains on `parts.training`; returns the reader and its mean losses, one for each 50 steps.
-
-    folder: the work folder; a run that was broken off there is taken up again.
-    Raises ValueError when the folder holds a run with other settings or on other data.
-    """
-    pool, near = pool_in(folder, parts.training)
-    # Here: what loading the base's embedder may draw depends on the caches of this machine.
-    torch.manual_seed(seed)
-    reader = new_reader(device)
-    schedule = Schedule(steps, LEARNING_RATE, cycles=CYCLES)
-    made_with = {
-        "seed": seed,
-        "rank": RANK,
-        "most_tokens": MAX_TOKENS,
-        "step_tokens": STEP_TOKENS,
-        "answered": ANSWERED,
-        "whole_paragraphs": WHOLE_PARAGRAPHS,
-        "near": NEAR,
-    }
-    rows = Examples(pool, near, seed)
-    return reader, train(reader, rows, schedule, folder / READER_FOLDER, made_with=made_with)

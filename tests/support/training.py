@@ -12,8 +12,9 @@ from training.nearest import Indices, Pool, pool_of
 from training.squad import Paragraph, Question
 
 if TYPE_CHECKING:
+    from training.cross_encoder import CrossEncoder
+    from training.late_interaction import LateInteraction
     from training.reader import Reader
-    from training.reranker import Reranker
 
 _COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 _TOWNS = ("Oslo", "Rome", "Bonn", "Lyon", "Bern", "Turin", "Kyoto", "Lima")
@@ -58,15 +59,29 @@ def tiny_reader(folder: Path, *, seed: int = 0) -> Reader:
     return Reader(base, pair_tokenizer(64), rank=4)
 
 
-def tiny_reranker(folder: Path, *, seed: int = 0) -> Reranker:
+def tiny_late_interaction(folder: Path, *, seed: int = 0) -> LateInteraction:
     """Two layers of 32 over random weights; 64 tokens."""
     import torch
 
+    from training.late_interaction import LateInteraction
     from training.lora import tokenizer_of
-    from training.reranker import Reranker
 
     base = folder / "base"
     if not base.is_dir():
         tiny_encoder(folder)
     torch.manual_seed(seed)
-    return Reranker(base, tokenizer_of(base, 64), rank=4)
+    return LateInteraction(base, tokenizer_of(base, 64), rank=4)
+
+
+def tiny_cross_encoder(folder: Path, *, seed: int = 0) -> CrossEncoder:
+    """Two layers of 32 over random weights; 64 tokens."""
+    import torch
+
+    from training.cross_encoder import CrossEncoder
+    from training.lora import tokenizer_of
+
+    base = folder / "base"
+    if not base.is_dir():
+        tiny_encoder(folder)
+    torch.manual_seed(seed)
+    return CrossEncoder(base, tokenizer_of(base, 64), rank=4)

@@ -1,4 +1,4 @@
-"""The reranker: late interaction, whose token states and weights of tokens are trained.
+"""Late interaction, whose token states and weights of tokens are trained.
 
 ColBERT's objective (Khattab and Zaharia 2020, section 3.3) over the queries and passages of a
 batch, with passages that look like the right one among them.
@@ -16,25 +16,22 @@ from torch import Tensor, nn
 
 from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
-from training.loop import Schedule, restore, train
 from training.lora import AdaptedBert, tokenizer_of
-from training.nearest import BASE, pool_in
-from training.queries import KEYWORDS, LIKE, SENTENCES, STEP_QUERIES, TAKEN_OUT, Asked, Queries
-from training.squad import Parts
+from training.nearest import BASE
+from training.padding import by_length, padded
+from training.queries import Asked
 
 RANK: Final = 32
-LEARNING_RATE: Final = 3e-4
 MAX_TOKENS: Final = 256
-RERANKER_FOLDER: Final = "reranker"
 # Scores are means of cosines: the right passage and one like it differ by a few hundredths.
 TEMPERATURE: Final = 0.02
 # Texts of about one length that are read at once.
-_GROUP: Final = 16
+_MOST_ROWS: Final = 16
 # A cosine is never this low.
 _EXCLUDED: Final = -1e4
 
 
-class Reranker(nn.Module):
+class LateInteraction(nn.Module):
     """States of length 1, one a token, and how much each token of a query counts."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
@@ -73,28 +70,25 @@ class Reranker(nn.Module):
         weights above 0 [n, length]."""
         encodings = self._tokenizer.encode_batch(list(texts))
         longest = max(map(len, encodings))
-        # By length: a third of what is computed would be padding.
-        order = sorted(range(len(encodings)), key=lambda at: len(encodings[at]))
-        groups = [order[at : at + _GROUP] for at in range(0, len(order), _GROUP)]
-        read = [self._states([encodings[at] for at in group], longest) for group in groups]
-        places = torch.tensor(order).argsort()
-        states, content = (torch.cat(part)[places] for part in zip(*read, strict=True))
-        weights = nn.functional.softplus(self.weight(states)[..., 0])
-        return nn.functional.normalize(states, dim=-1), content, weights
-
-    def _states(self, encodings: Sequence[Encoding], longest: int) -> tuple[Tensor, Tensor]:
-        """Last hidden states [n, longest, dimension] and where a token is content [n, longest]."""
-        length = max(map(len, encodings))
-        ids = torch.zeros(len(encodings), length, dtype=torch.int64)
-        mask, content = torch.zeros_like(ids), torch.zeros(len(encodings), longest)
+        content = torch.zeros(len(encodings), longest)
         for at, encoding in enumerate(encodings):
-            size = len(encoding)
-            ids[at, :size] = torch.tensor(encoding.ids)
-            mask[at, :size] = 1
-            content[at, :size] = 1 - torch.tensor(encoding.special_tokens_mask)
-        device = self.weight.weight.device
-        states = self.bert(ids.to(device), mask.to(device)).float()
-        return nn.functional.pad(states, (0, 0, 0, longest - length)), content.to(device)
+            content[at, : len(encoding)] = 1 - torch.tensor(encoding.special_tokens_mask)
+        states = by_length(encodings, _MOST_ROWS, lambda rows: self._states(rows, longest))
+        weights = nn.functional.softplus(self.weight(states)[..., 0])
+        return nn.functional.normalize(states, dim=-1), content.to(states.device), weights
+
+    def _states(self, encodings: list[Encoding], longest: int) -> Tensor:
+        """Last hidden states, float32 [n, longest, dimension]."""
+        rows = padded(encodings, self.weight.weight.device)
+        states = self.bert(rows.ids, rows.mask).float()
+        return nn.functional.pad(states, (0, 0, 0, longest - rows.ids.shape[1]))
+
+    @torch.inference_mode()
+    def scores(self, query: str, passages: Sequence[str]) -> Tensor:
+        """float32 [passages], on the CPU."""
+        asked, asked_content, weights = self([query])
+        read, read_content, _ = self(passages)
+        return max_sim(asked, weights * asked_content, read, read_content)[0].cpu()
 
 
 def max_sim(asked: Tensor, weights: Tensor, read: Tensor, content: Tensor) -> Tensor:
@@ -111,43 +105,7 @@ def max_sim(asked: Tensor, weights: Tensor, read: Tensor, content: Tensor) -> Te
     return torch.einsum("qlp,ql->qp", best, weights) / weights.sum(-1, keepdim=True)
 
 
-def new_reranker(device: str = "cpu") -> Reranker:
+def new_late_interaction(device: str = "cpu") -> LateInteraction:
     """The base with adapters that change nothing yet, drawn on the CPU wherever it runs."""
     folder = locate(BASE).folder
-    return Reranker(folder, tokenizer_of(folder, MAX_TOKENS)).to(device)
-
-
-def load_reranker(folder: Path, device: str = "cpu") -> tuple[Reranker, int]:
-    """The reranker of the checkpoint in the work folder, and the steps it has been trained.
-
-    Raises FileNotFoundError when there is no checkpoint.
-    """
-    reranker = new_reranker(device)
-    return reranker, restore(folder / RERANKER_FOLDER, dict(reranker.trained()))
-
-
-def train_reranker(
-    parts: Parts, folder: Path, *, steps: int, seed: int, device: str = "cpu"
-) -> tuple[Reranker, list[float]]:
-    """Trains on `parts.training`; returns the reranker and its mean losses, one for each 50 steps.
-
-    folder: the work folder; a run that was broken off there is taken up again.
-    Raises ValueError when the folder holds a run with other settings or on other data.
-    """
-    pool, near = pool_in(folder, parts.training)
-    torch.manual_seed(seed)
-    reranker = new_reranker(device)
-    schedule = Schedule(steps, LEARNING_RATE)
-    made_with = {
-        "seed": seed,
-        "rank": RANK,
-        "most_tokens": MAX_TOKENS,
-        "temperature": TEMPERATURE,
-        "step_queries": STEP_QUERIES,
-        "like": LIKE,
-        "keywords": KEYWORDS,
-        "sentences": SENTENCES,
-        "taken_out": TAKEN_OUT,
-    }
-    rows = Queries(pool, near, seed)
-    return reranker, train(reranker, rows, schedule, folder / RERANKER_FOLDER, made_with=made_with)
+    return LateInteraction(folder, tokenizer_of(folder, MAX_TOKENS)).to(device)

@@ -1,24 +1,34 @@
-"""Figures of a reranker on held-out articles: how it orders what the base's vectors find."""
+"""Figures of whatever scores passages, on held-out articles: how it orders what the base's vectors
+find."""
 
 from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
+from training.card import table
 from training.examples import answers
 from training.nearest import nearest, pool_of
-from training.reranker import Reranker, max_sim
 from training.squad import Paragraph
 
 # The passages that are reordered, the right one among them.
 RERANKED: Final = 20
+EXAMINED_QUESTIONS: Final = 500
 _SEED: Final = 1
+
+
+class Scorer(Protocol):
+    """Late interaction or a cross-encoder."""
+
+    def scores(self, query: str, passages: Sequence[str]) -> Tensor:
+        """float32 [passages], on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Figures:
 
     A right passage is of the question's own paragraph and holds an answer.
     found_first, found_mrr: success at 1 and mean reciprocal rank in the order of the base's
-        vectors; first, mrr: in the reranker's.
+        vectors; first, mrr: in the scorer's.
     """
 
     questions: int
@@ -37,8 +47,22 @@ class Figures:
     mrr: float
 
 
-def examine_reranker(
-    reranker: Reranker, paragraphs: tuple[Paragraph, ...], folder: Path, *, questions: int
+def examine(scorer: Scorer, paragraphs: tuple[Paragraph, ...], folder: Path, *, name: str) -> str:
+    """Figures in Markdown; `name` is the scorer's. Raises ValueError as `figures`."""
+    found = figures(scorer, paragraphs, folder, questions=EXAMINED_QUESTIONS)
+    return table(
+        f"The right passage among the {RERANKED} nearest, {found.questions:,} questions about "
+        f"articles it was not trained on; `python -m training {name}` measures this",
+        ("order", "right passage first", "MRR"),
+        [
+            ("of the base's vectors", f"{found.found_first:.3f}", f"{found.found_mrr:.3f}"),
+            ("of the scores", f"{found.first:.3f}", f"{found.mrr:.3f}"),
+        ],
+    )
+
+
+def figures(
+    scorer: Scorer, paragraphs: tuple[Paragraph, ...], folder: Path, *, questions: int
 ) -> Figures:
     """Asks a seeded sample of the paragraphs' questions.
 
@@ -57,7 +81,7 @@ def examine_reranker(
             [pool.owner[i] == paragraph and answers(question, pool.texts[i]) for i in shown]
         )
         if right.any():
-            scores = _scores(reranker, question.text, [pool.texts[i] for i in shown])
+            scores = scorer.scores(question.text, [pool.texts[i] for i in shown])
             before.append(_rank(right))
             after.append(_rank(right[scores.argsort(descending=True, stable=True)]))
     if not before:
@@ -74,10 +98,3 @@ def examine_reranker(
 def _rank(right: Tensor) -> int:
     """Of the first that is right, from 1: bool [n]."""
     return int(right.int().argmax()) + 1
-
-
-@torch.inference_mode()
-def _scores(reranker: Reranker, query: str, passages: list[str]) -> Tensor:
-    asked, asked_content, weights = reranker([query])
-    read, read_content, _ = reranker(passages)
-    return max_sim(asked, weights * asked_content, read, read_content)[0].cpu()

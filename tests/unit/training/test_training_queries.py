@@ -1,20 +1,11 @@
-"""The reranker's training: what it is asked, what it learns, and what it is examined by."""
+"""What rerankers are asked in their training."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
-import torch
-from support.training import paragraphs, pool_and_near, tiny_reranker
+from support.training import paragraphs, pool_and_near
 
-from encoders.late_interaction import max_sim as served_max_sim
-from training.examine_reranker import examine_reranker
-from training.loop import TOLD_EVERY, Schedule, train
-from training.nearest import Indices, Pool
 from training.queries import LIKE, STEP_QUERIES, Queries, keywords
-from training.reranker import max_sim
 from training.squad import Paragraph, Question
 
 LONG = Paragraph(
@@ -83,50 +74,3 @@ def test_too_few_questions_are_refused() -> None:
     pool, near = pool_and_near(paragraphs(articles=1))
     with pytest.raises(ValueError, match=f"a step takes {STEP_QUERIES}"):
         Queries(pool, near, seed=1)
-
-
-def test_scores_are_those_of_serving() -> None:
-    torch.manual_seed(1)
-    asked = torch.nn.functional.normalize(torch.randn(1, 5, 8), dim=-1)
-    read = torch.nn.functional.normalize(torch.randn(3, 7, 8), dim=-1)
-    content = torch.ones(3, 7)
-    content[1, 4:] = 0
-    content[:, 0] = 0
-    scores = max_sim(asked, torch.ones(1, 5), read, content)[0].numpy()
-    served = served_max_sim(
-        asked[0].numpy(), np.ones(5, np.float32), read.numpy(), content.numpy().astype(bool)
-    )
-    assert np.allclose((1 + scores) / 2, served, atol=1e-6)
-
-
-def test_a_token_without_weight_says_nothing() -> None:
-    torch.manual_seed(1)
-    asked, read, content = torch.randn(1, 2, 4), torch.randn(2, 3, 4), torch.ones(2, 3)
-    first = max_sim(asked[:, :1], torch.ones(1, 1), read, content)
-    assert torch.allclose(max_sim(asked, torch.tensor([[2.0, 0.0]]), read, content), first)
-
-
-def test_a_short_training_run_improves_the_loss_and_the_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = paragraphs(articles=8)
-    pool, near = pool_and_near(given)
-
-    def nearest(pool: Pool, _: Path) -> Indices:
-        return pool_and_near(list(pool.paragraphs))[1]
-
-    monkeypatch.setattr("training.examine_reranker.nearest", nearest)
-    reranker = tiny_reranker(tmp_path)
-    before = examine_reranker(reranker, tuple(given), tmp_path, questions=16)
-    queries = Queries(pool, near, seed=1)
-    losses = train(
-        reranker,
-        lambda step: queries(step)[:4],
-        Schedule(2 * TOLD_EVERY, 1e-2),
-        tmp_path / "run",
-        made_with={"seed": 1},
-    )
-    after = examine_reranker(reranker, tuple(given), tmp_path, questions=16)
-    assert losses[-1] < 0.8 * losses[0]
-    assert after.mrr > before.mrr
-    assert before.found_mrr == after.found_mrr

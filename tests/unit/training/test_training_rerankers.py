@@ -1,0 +1,102 @@
+"""Late interaction and cross-encoders: what they learn, and what they are examined by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.training import paragraphs, pool_and_near, tiny_cross_encoder, tiny_late_interaction
+from torch import nn
+
+from encoders.adapters import LowRank
+from encoders.late_interaction import max_sim as served_max_sim
+from training.cross_encoder import CrossEncoder
+from training.late_interaction import LateInteraction, max_sim
+from training.loop import TOLD_EVERY, Schedule, train
+from training.nearest import Indices, Pool
+from training.queries import LIKE, Queries
+from training.reranked import figures
+
+Tiny = Callable[[Path], LateInteraction | CrossEncoder]
+
+
+def test_scores_are_those_of_serving() -> None:
+    torch.manual_seed(1)
+    asked = torch.nn.functional.normalize(torch.randn(1, 5, 8), dim=-1)
+    read = torch.nn.functional.normalize(torch.randn(3, 7, 8), dim=-1)
+    content = torch.ones(3, 7)
+    content[1, 4:] = 0
+    content[:, 0] = 0
+    scores = max_sim(asked, torch.ones(1, 5), read, content)[0].numpy()
+    served = served_max_sim(
+        asked[0].numpy(), np.ones(5, np.float32), read.numpy(), content.numpy().astype(bool)
+    )
+    assert np.allclose((1 + scores) / 2, served, atol=1e-6)
+
+
+def test_a_token_without_weight_says_nothing() -> None:
+    torch.manual_seed(1)
+    asked, read, content = torch.randn(1, 2, 4), torch.randn(2, 3, 4), torch.ones(2, 3)
+    first = max_sim(asked[:, :1], torch.ones(1, 1), read, content)
+    assert torch.allclose(max_sim(asked, torch.tensor([[2.0, 0.0]]), read, content), first)
+
+
+def test_a_cross_encoder_compares_the_right_passage_with_wrong_ones(tmp_path: Path) -> None:
+    pool, near = pool_and_near(paragraphs(articles=8))
+    batch = Queries(pool, near, seed=1)(0)[:4]
+    tiny = tiny_cross_encoder(tmp_path)
+    wrong = 0.0
+    for at, row in enumerate(batch):
+        others = [batch[(at + 1) % 4].passage, batch[(at + 2) % 4].passage]
+        read = [row.passage, *(text for _, text in row.like), *others]
+        assert len(read) == 1 + LIKE + 2
+        wrong += float(-torch.log_softmax(tiny.scores(row.query, read), 0)[0])
+    assert tiny.loss(batch).item() == pytest.approx(wrong / 4, rel=2e-2)
+
+
+def test_adapters_go_on_from_others(tmp_path: Path) -> None:
+    tiny = tiny_cross_encoder(tmp_path)
+    shapes = {name: parameter.shape for name, parameter in tiny.bert.trained()}
+    maps = {
+        name.removesuffix(".lora_down"): LowRank(
+            np.full(shape, 0.5, np.float32),
+            np.full(shapes[name.replace("lora_down", "lora_up")], 0.25, np.float32),
+        )
+        for name, shape in shapes.items()
+        if name.endswith(".lora_down")
+    }
+    tiny.bert.start_from(maps)
+    for name, parameter in tiny.bert.trained():
+        assert (parameter == (0.5 if name.endswith(".lora_down") else 0.25)).all()
+        assert isinstance(parameter, nn.Parameter)
+        assert parameter.requires_grad
+
+
+@pytest.mark.parametrize("tiny", [tiny_late_interaction, tiny_cross_encoder])
+def test_a_short_training_run_improves_the_loss_and_the_order(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = paragraphs(articles=8)
+    pool, near = pool_and_near(given)
+
+    def nearest(pool: Pool, _: Path) -> Indices:
+        return pool_and_near(list(pool.paragraphs))[1]
+
+    monkeypatch.setattr("training.reranked.nearest", nearest)
+    scorer = tiny(tmp_path)
+    before = figures(scorer, tuple(given), tmp_path, questions=16)
+    queries = Queries(pool, near, seed=1)
+    losses = train(
+        scorer,
+        lambda step: queries(step)[:4],
+        Schedule(2 * TOLD_EVERY, 1e-2),
+        tmp_path / "run",
+        made_with={"seed": 1},
+    )
+    after = figures(scorer, tuple(given), tmp_path, questions=16)
+    assert losses[-1] < 0.8 * losses[0]
+    assert after.mrr > before.mrr
+    assert before.found_mrr == after.found_mrr

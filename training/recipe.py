@@ -1,0 +1,123 @@
+"""From the data to an adapter's file and card: trains, examines, writes."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from encoders.adapters import write_adapter
+from encoders.blueprint import Kind
+from encoders.location import OWN
+from training.card import Card, write_card
+from training.loop import TOLD_EVERY, Task
+from training.nearest import BASE
+from training.options import Options
+from training.source import source_of
+from training.squad import Parts, read_paragraphs, split
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Task)
+
+
+class Recipe(ABC, Generic[T]):
+    """What is particular to an adapter; `T` is what is trained.
+
+    name: of its file, and by which the command names it. steps: unless the command says otherwise.
+    about, failures: for the card.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    steps: ClassVar[int]
+    about: ClassVar[str]
+    failures: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def train(
+        self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
+    ) -> tuple[T, list[float]]:
+        """Trains on `parts.training`; returns what was trained, and its mean losses, one for each
+        50 steps.
+
+        folder: the work folder; a run that was broken off there is taken up again.
+        Raises ValueError when the folder holds a run with other settings or on other data.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, device: str) -> tuple[T, int]:
+        """What the checkpoint in the work folder holds, and the steps that it was trained.
+
+        Raises FileNotFoundError when there is no checkpoint.
+        """
+
+    @abstractmethod
+    def examine(self, task: T, parts: Parts, folder: Path) -> str:
+        """Figures on articles that it was not trained on: tables in Markdown."""
+
+    @abstractmethod
+    def settings(self, parts: Parts, steps: int) -> Mapping[str, str]:
+        """Of the training, for the card."""
+
+    def make(self, options: Options) -> Path:
+        """Trains (or goes on), examines, and writes file and card; returns the adapter's path.
+
+        Raises ValueError as `train` does.
+        """
+        parts = split(read_paragraphs(options.squad_file))
+        steps = options.steps or self.steps
+        log.info("%d steps of the %s", steps, self.name)
+        task, losses = self.train(
+            parts, options.folder, steps=steps, seed=options.seed, device=options.device
+        )
+        path = self.write(task, options.output)
+        figures = self.examine(task, parts, options.folder)
+        given = [file.read_text().strip() for file in options.figures]
+        write_card(path, self._card(options, parts, steps, losses, [figures, *given]))
+        return path
+
+    def examined(self, options: Options) -> str:
+        """Figures of the checkpoint in the work folder, in Markdown; nothing is written.
+
+        Raises FileNotFoundError when there is none.
+        """
+        parts = split(read_paragraphs(options.squad_file))
+        task, steps = self.load(options.folder, options.device)
+        log.info("examines the %s after %d steps", self.name, steps)
+        return self.examine(task, parts, options.folder)
+
+    def write(self, task: T, folder: Path) -> Path:
+        """Writes the adapter's file into the folder, which is made; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.safetensors"
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in task.trained()}
+        write_adapter(path, tensors, kind=self.kind, base=BASE)
+        return path
+
+    def _card(
+        self, options: Options, parts: Parts, steps: int, losses: list[float], figures: list[str]
+    ) -> Card:
+        source = source_of(options)
+        command = (
+            f"python -m training {self.name} --steps {steps} --seed {options.seed}{source.argument}"
+        )
+        return Card(
+            name=f"{OWN}{self.name}",
+            about=self.about,
+            licence=source.licence,
+            data=[source.data],
+            settings={
+                **self.settings(parts, steps),
+                "precision": "base in bfloat16, adapters in float32",
+                "seed": str(options.seed),
+                **source.settings,
+            },
+            losses=losses,
+            loss_steps=TOLD_EVERY,
+            figures=figures,
+            failures=self.failures,
+            command=command,
+        )

@@ -1,0 +1,86 @@
+"""How the reranker is made: a cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from training import queries
+from training.cross_encoder import (
+    MAX_TOKENS,
+    OTHERS,
+    RANK,
+    READER,
+    CrossEncoder,
+    new_cross_encoder,
+)
+from training.loop import Schedule, restore, train
+from training.nearest import pool_in
+from training.queries import Queries
+from training.recipe import Recipe
+from training.reranked import examine
+from training.squad import Parts
+
+LEARNING_RATE: Final = 3e-4
+
+_ABOUT: Final = """\
+Scores a passage against a query by reading both together, through all layers: the log-odds are a
+linear map of the first token's state. Low-rank matrices for every linear map of the base's layers,
+added to its weights when it is loaded. They were trained from those of the reader on."""
+_FAILURES: Final = (
+    "It knows English alone; other languages, code and tables were never read.",
+    "It was trained on questions, keywords and sentences about Wikipedia's articles. What it does "
+    "for other collections is in the figures: on some it changes little.",
+    "Query and passage have at most 256 tokens together: the end of a longer passage is not read.",
+    "Its score says which of some passages is the better one. Scores of different queries are not "
+    "to be compared.",
+)
+
+
+class RerankerRecipe(Recipe[CrossEncoder]):
+    """Queries of several styles, and a softmax over the right passage and wrong ones."""
+
+    name = "reranker"
+    kind = "cross_encoder"
+    # Half an hour on two cores that multiply bfloat16.
+    steps = 1000
+    about = _ABOUT
+    failures = _FAILURES
+
+    def train(
+        self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
+    ) -> tuple[CrossEncoder, list[float]]:
+        pool, near = pool_in(folder, parts.training)
+        torch.manual_seed(seed)
+        task = new_cross_encoder(device)
+        made_with = {
+            "seed": seed,
+            "rank": RANK,
+            "most_tokens": MAX_TOKENS,
+            "others": OTHERS,
+            **queries.MADE_WITH,
+        }
+        schedule = Schedule(steps, LEARNING_RATE)
+        rows = Queries(pool, near, seed)
+        return task, train(task, rows, schedule, folder / self.name, made_with=made_with)
+
+    def load(self, folder: Path, device: str) -> tuple[CrossEncoder, int]:
+        task = new_cross_encoder(device)
+        return task, restore(folder / self.name, dict(task.trained()))
+
+    def examine(self, task: CrossEncoder, parts: Parts, folder: Path) -> str:
+        return examine(task, parts.calibration, folder, name=self.name)
+
+    def settings(self, parts: Parts, steps: int) -> Mapping[str, str]:
+        return {
+            "begins with": f"the matrices of `{READER}`",
+            "steps": f"{steps:,} of {queries.STEP_QUERIES} queries, each with its own passage, "
+            f"{queries.LIKE} like it, and those of {OTHERS} other queries",
+            "queries": queries.STYLES,
+            "rank": str(RANK),
+            "optimiser": f"AdamW, highest learning rate {LEARNING_RATE:g}, cosine, gradient norm 1",
+            "query and passage": f"{MAX_TOKENS} tokens at most",
+        }
