@@ -103,7 +103,7 @@ def test_a_short_training_run_of_a_cross_encoder_improves_the_loss(tmp_path: Pat
     losses = train(
         tiny_cross_encoder(tmp_path),
         lambda _: few,
-        Schedule(3 * TOLD_EVERY, 3e-2),
+        Schedule(3 * TOLD_EVERY, 1e-2),
         tmp_path / "run",
         made_with={"seed": 1},
     )
