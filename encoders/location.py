@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +188,25 @@ def _from_hub(name: str) -> Path:
             ) as error:  # fmt: skip
                 last = error
                 continue
-            if any(folder.glob(weights)):
+            if _is_whole(folder, weights):
                 return folder
     raise ModelUnusableError(
         f"model {name!r} is in no package, folder, cache or hub: {_reason(last)}"
     ) from last
+
+
+def _is_whole(folder: Path, weights: str) -> bool:
+    """Whether configuration and weights are there, and every file that an index of them names.
+
+    The cache is asked first, and gives what a download that was killed has left.
+    """
+    named = {
+        file
+        for index in folder.glob(f"{weights}.index.json")
+        for file in json.loads(index.read_bytes())["weight_map"].values()
+    }
+    there = any(folder.glob(weights)) and (folder / "config.json").is_file()
+    return there and all((folder / file).is_file() for file in named)
 
 
 def _reason(error: Exception | None) -> str:

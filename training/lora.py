@@ -84,9 +84,9 @@ class AdaptedBert(nn.Module):
             yield f"{name}.{UP}", adapter.up
 
 
-def tokenizer_of(folder: Path, max_tokens: int, *, cuts: str = "longest_first") -> Tokenizer:
-    """The base's own, without padding; cuts: which text of a pair that is too long is cut."""
+def tokenizer_of(folder: Path, max_tokens: int) -> Tokenizer:
+    """The base's own, without padding; of a pair that is too long it cuts the longer text."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens, strategy=cuts)
+    tokenizer.enable_truncation(max_tokens, strategy="longest_first")
     return tokenizer

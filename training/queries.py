@@ -123,7 +123,8 @@ class Queries:
         return Asked(query, passage, paragraph, like)
 
     def _like(self, at: int, draw: random.Random) -> int:
-        """Position of a passage of another paragraph that looks like the answer and holds none."""
+        """Position of a passage of another paragraph that looks like the answer and holds none;
+        of one in a thousand questions, whose answer is a common word, it may hold one."""
         paragraph, question = self._pool.asked[at]
         near: NDArray[np.int32] = self._near[at]
         found = 0

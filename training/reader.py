@@ -107,8 +107,9 @@ def _places(row: Row) -> Iterator[tuple[int, int]]:
 
 
 def pair_tokenizer(max_tokens: int = MAX_TOKENS) -> Tokenizer:
-    """The base's own; of a pair that is too long the end of the passage is cut."""
-    return tokenizer_of(locate(BASE).folder, max_tokens, cuts="only_second")
+    """The base's own; of a pair that is too long the end of the longer text is cut, mostly the
+    passage's."""
+    return tokenizer_of(locate(BASE).folder, max_tokens)
 
 
 def new_reader(device: str = "cpu") -> Reader:

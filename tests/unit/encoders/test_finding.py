@@ -94,6 +94,28 @@ def test_layers_in_the_older_format_come_with_weights_in_the_newer(
     assert list(filter_repo_objects(files, allow_patterns=wanted)) == [files[0], files[2]]
 
 
+def test_what_a_killed_download_left_in_the_cache_is_fetched_whole(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    write(model / "model.safetensors.index.json", {"weight_map": shards})
+    (model / "model-1.safetensors").write_bytes(b"first")
+    asked: list[bool] = []
+
+    def download(*_: object, local_files_only: bool, **__: object) -> str:
+        asked.append(local_files_only)
+        if not local_files_only:
+            (model / "model-2.safetensors").write_bytes(b"second")
+        return str(model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert locate("somebody/large").folder == model
+    assert False in asked
+    asked.clear()
+    assert locate("somebody/large").folder == model
+    assert asked == [True]
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
