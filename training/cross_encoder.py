@@ -27,8 +27,8 @@ RANK: Final = 32
 READER: Final = f"{OWN}reader"
 # Of query and passage together.
 MAX_TOKENS: Final = 256
-# Passages of other queries of the step that are wrong too, and easy.
-OTHERS: Final = 2
+# Passages of other queries of the step that are wrong too, and easy: few are enough.
+OTHERS: Final = 1
 # Pairs of about one length that are read at once.
 _MOST_ROWS: Final = 24
 

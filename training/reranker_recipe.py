@@ -78,7 +78,7 @@ class RerankerRecipe(Recipe[CrossEncoder]):
         return {
             "begins with": f"the matrices of `{READER}`",
             "steps": f"{steps:,} of {queries.STEP_QUERIES} queries, each with its own passage, "
-            f"{queries.LIKE} like it, and those of {OTHERS} other queries",
+            f"{queries.LIKE} like it, and {OTHERS} of other queries",
             "queries": queries.STYLES,
             "rank": str(RANK),
             "optimiser": f"AdamW, highest learning rate {LEARNING_RATE:g}, cosine, gradient norm 1",

@@ -12,6 +12,7 @@ from torch import nn
 
 from encoders.adapters import LowRank
 from encoders.late_interaction import max_sim as served_max_sim
+from training.cross_encoder import OTHERS
 from training.late_interaction import max_sim
 from training.loop import TOLD_EVERY, Schedule, train
 from training.nearest import Indices, Pool
@@ -46,9 +47,9 @@ def test_a_cross_encoder_compares_the_right_passage_with_wrong_ones(tmp_path: Pa
     tiny = tiny_cross_encoder(tmp_path)
     wrong = 0.0
     for at, row in enumerate(batch):
-        others = [batch[(at + 1) % 4].passage, batch[(at + 2) % 4].passage]
+        others = [batch[(at + step) % 4].passage for step in range(1, OTHERS + 1)]
         read = [row.passage, *(text for _, text in row.like), *others]
-        assert len(read) == 1 + LIKE + 2
+        assert len(read) == 1 + LIKE + OTHERS
         wrong += float(-torch.log_softmax(tiny.scores(row.query, read), 0)[0])
     assert tiny.loss(batch).item() == pytest.approx(wrong / 4, rel=2e-2)
 
