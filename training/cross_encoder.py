@@ -15,9 +15,9 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
-from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT, read_adapter
+from encoders.adapters import read_adapter
 from encoders.location import OWN, locate
-from training.lora import AdaptedBert, tokenizer_of
+from training.lora import AdaptedModel, tokenizer_of
 from training.nearest import BASE
 from training.padding import by_length, padded
 from training.queries import Asked
@@ -33,23 +33,11 @@ OTHERS: Final = 1
 _MOST_ROWS: Final = 24
 
 
-class CrossEncoder(nn.Module):
+class CrossEncoder(AdaptedModel):
     """Scores a pair by the state of its first token."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
-        """folder: the base's; a BERT. tokenizer: cuts pairs and does not pad them."""
-        super().__init__()
-        self.bert = AdaptedBert(folder, rank)
-        self.head = nn.Linear(self.bert.dimension, 1)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-        self._tokenizer = tokenizer
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """Adapters and head."""
-        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
-        head = ((names[name], parameter) for name, parameter in self.head.named_parameters())
-        return [*self.bert.trained(), *head]
+        super().__init__(folder, tokenizer, rank, outputs=1)
 
     def loss(self, batch: Sequence[Asked]) -> Tensor:
         """Mean over queries of -log p(its passage) among its own, those like it, and the right

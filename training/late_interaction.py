@@ -14,9 +14,8 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
-from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
-from training.lora import AdaptedBert, tokenizer_of
+from training.lora import AdaptedModel, tokenizer_of
 from training.nearest import BASE
 from training.padding import by_length, padded
 from training.queries import Asked
@@ -31,23 +30,13 @@ _MOST_ROWS: Final = 16
 _EXCLUDED: Final = -1e4
 
 
-class LateInteraction(nn.Module):
+class LateInteraction(AdaptedModel):
     """States of length 1, one a token, and how much each token of a query counts."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
-        """folder: the base's; a BERT. tokenizer: cuts texts and does not pad them."""
-        super().__init__()
-        self.bert = AdaptedBert(folder, rank)
-        self.weight = nn.Linear(self.bert.dimension, 1)
-        nn.init.zeros_(self.weight.weight)
-        nn.init.zeros_(self.weight.bias)
-        self._tokenizer = tokenizer
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """Adapters and the weights' head."""
-        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
-        head = ((names[name], parameter) for name, parameter in self.weight.named_parameters())
-        return [*self.bert.trained(), *head]
+        super().__init__(folder, tokenizer, rank, outputs=1)
+        # All tokens count alike at first.
+        nn.init.zeros_(self.head.weight)
 
     def loss(self, batch: Sequence[Asked]) -> Tensor:
         """Mean over queries of -log p(its passage), among all passages of the batch but the others
@@ -74,12 +63,12 @@ class LateInteraction(nn.Module):
         for at, encoding in enumerate(encodings):
             content[at, : len(encoding)] = 1 - torch.tensor(encoding.special_tokens_mask)
         states = by_length(encodings, _MOST_ROWS, lambda rows: self._states(rows, longest))
-        weights = nn.functional.softplus(self.weight(states)[..., 0])
+        weights = nn.functional.softplus(self.head(states)[..., 0])
         return nn.functional.normalize(states, dim=-1), content.to(states.device), weights
 
     def _states(self, encodings: list[Encoding], longest: int) -> Tensor:
         """Last hidden states, float32 [n, longest, dimension]."""
-        rows = padded(encodings, self.weight.weight.device)
+        rows = padded(encodings, self.head.weight.device)
         states = self.bert(rows.ids, rows.mask).float()
         return nn.functional.pad(states, (0, 0, 0, longest - rows.ids.shape[1]))
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import ClassVar, Final
 
 from training import queries
 from training.late_interaction import (
@@ -16,8 +14,7 @@ from training.late_interaction import (
     LateInteraction,
     new_late_interaction,
 )
-from training.loop import Schedule, restore, train
-from training.nearest import pool_in
+from training.nearest import Indices, Pool
 from training.queries import Queries
 from training.recipe import Recipe
 from training.reranked import examine
@@ -47,29 +44,21 @@ class LateInteractionRecipe(Recipe[LateInteraction]):
     kind = "late_interaction"
     # Half an hour on two cores that multiply bfloat16.
     steps = 1000
+    learning_rate = LEARNING_RATE
+    made_with: ClassVar = {
+        "rank": RANK,
+        "most_tokens": MAX_TOKENS,
+        "temperature": TEMPERATURE,
+        **queries.MADE_WITH,
+    }
     about = _ABOUT
     failures = _FAILURES
 
-    def train(
-        self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
-    ) -> tuple[LateInteraction, list[float]]:
-        pool, near = pool_in(folder, parts.training)
-        torch.manual_seed(seed)
-        task = new_late_interaction(device)
-        made_with = {
-            "seed": seed,
-            "rank": RANK,
-            "most_tokens": MAX_TOKENS,
-            "temperature": TEMPERATURE,
-            **queries.MADE_WITH,
-        }
-        schedule = Schedule(steps, LEARNING_RATE)
-        rows = Queries(pool, near, seed)
-        return task, train(task, rows, schedule, folder / self.name, made_with=made_with)
+    def new(self, device: str) -> LateInteraction:
+        return new_late_interaction(device)
 
-    def load(self, folder: Path, device: str) -> tuple[LateInteraction, int]:
-        task = new_late_interaction(device)
-        return task, restore(folder / self.name, dict(task.trained()))
+    def batches(self, pool: Pool, near: Indices, seed: int) -> Queries:
+        return Queries(pool, near, seed)
 
     def examine(self, task: LateInteraction, parts: Parts, folder: Path) -> str:
         return examine(task, parts.calibration, folder, name=self.name)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
-from encoders.adapters import DOWN, UP
+from encoders.adapters import DOWN, HEAD_BIAS, HEAD_WEIGHT, UP
 from encoders.adapters import LowRank as LowRankMatrices
 
 # Which linear maps of a layer get one: all of them.
@@ -82,6 +82,28 @@ class AdaptedBert(nn.Module):
         for name, adapter in self._adapters.items():
             yield f"{name}.{DOWN}", adapter.down
             yield f"{name}.{UP}", adapter.up
+
+
+class AdaptedModel(nn.Module):
+    """The adapted base and a linear map of its token states; what is trained adds a loss."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int, *, outputs: int) -> None:
+        """folder: the base's; a BERT. tokenizer: cuts what it is given and does not pad it.
+
+        outputs: numbers that the map gives for a token.
+        """
+        super().__init__()
+        self.bert = AdaptedBert(folder, rank)
+        self.head = nn.Linear(self.bert.dimension, outputs)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self._tokenizer = tokenizer
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Adapters and head, by the names they have in an adapter's file."""
+        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
+        head = ((names[name], parameter) for name, parameter in self.head.named_parameters())
+        return [*self.bert.trained(), *head]
 
 
 def tokenizer_of(folder: Path, max_tokens: int) -> Tokenizer:

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoders.adapters import HEAD_BIAS, HEAD_WEIGHT
 from encoders.location import locate
 from training.examples import Row
-from training.lora import AdaptedBert, tokenizer_of
+from training.lora import AdaptedModel, tokenizer_of
 from training.nearest import BASE
 from training.padding import padded
 
@@ -28,24 +27,12 @@ _EXCLUDED: Final = -1e4
 Flags = NDArray[np.bool_]
 
 
-class Reader(nn.Module):
+class Reader(AdaptedModel):
     """Scores, for each token, that the answer begins and that it ends there; the first token
     stands for "no answer here"."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, rank: int = RANK) -> None:
-        """folder: the base's; a BERT. tokenizer: cuts pairs and does not pad them."""
-        super().__init__()
-        self.bert = AdaptedBert(folder, rank)
-        self.head = nn.Linear(self.bert.dimension, 2)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-        self._tokenizer = tokenizer
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """Adapters and head."""
-        names = {"weight": HEAD_WEIGHT, "bias": HEAD_BIAS}
-        head = ((names[name], parameter) for name, parameter in self.head.named_parameters())
-        return [*self.bert.trained(), *head]
+        super().__init__(folder, tokenizer, rank, outputs=2)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         """The tokens of each (question, passage), the passage cut where both are too long."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import ClassVar, Final
 
 from training.card import table
 from training.examine import Figures, examine
 from training.examples import ANSWERED, NEAR, STEP_TOKENS, WHOLE_PARAGRAPHS, Examples
-from training.loop import Schedule, restore, train
-from training.nearest import pool_in
+from training.nearest import Indices, Pool
 from training.reader import MAX_TOKENS, RANK, Reader, new_reader
 from training.recipe import Recipe
 from training.squad import Parts
@@ -48,32 +45,24 @@ class ReaderRecipe(Recipe[Reader]):
     kind = "reader"
     # Three passes over SQuAD: two hours on two cores that multiply bfloat16.
     steps = 6600
+    learning_rate = LEARNING_RATE
+    cycles = CYCLES
+    made_with: ClassVar = {
+        "rank": RANK,
+        "most_tokens": MAX_TOKENS,
+        "step_tokens": STEP_TOKENS,
+        "answered": ANSWERED,
+        "whole_paragraphs": WHOLE_PARAGRAPHS,
+        "near": NEAR,
+    }
     about = _ABOUT
     failures = _FAILURES
 
-    def train(
-        self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
-    ) -> tuple[Reader, list[float]]:
-        pool, near = pool_in(folder, parts.training)
-        # Here: what loading the base's embedder may draw depends on the caches of this machine.
-        torch.manual_seed(seed)
-        reader = new_reader(device)
-        made_with = {
-            "seed": seed,
-            "rank": RANK,
-            "most_tokens": MAX_TOKENS,
-            "step_tokens": STEP_TOKENS,
-            "answered": ANSWERED,
-            "whole_paragraphs": WHOLE_PARAGRAPHS,
-            "near": NEAR,
-        }
-        schedule = Schedule(steps, LEARNING_RATE, cycles=CYCLES)
-        rows = Examples(pool, near, seed)
-        return reader, train(reader, rows, schedule, folder / self.name, made_with=made_with)
+    def new(self, device: str) -> Reader:
+        return new_reader(device)
 
-    def load(self, folder: Path, device: str) -> tuple[Reader, int]:
-        reader = new_reader(device)
-        return reader, restore(folder / self.name, dict(reader.trained()))
+    def batches(self, pool: Pool, near: Indices, seed: int) -> Examples:
+        return Examples(pool, near, seed)
 
     def examine(self, task: Reader, parts: Parts, folder: Path) -> str:
         return figures_table(examine(task, parts.calibration, questions=EXAMINED_QUESTIONS))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
 
 from encoders.adapters import write_adapter
 from encoders.blueprint import Kind
 from encoders.location import OWN
 from training.card import Card, write_card
-from training.loop import TOLD_EVERY, Task
-from training.nearest import BASE
+from training.loop import TOLD_EVERY, Schedule, Task, restore, train
+from training.nearest import BASE, Indices, Pool, pool_in
 from training.options import Options
 from training.source import source_of
 from training.squad import Parts, read_paragraphs, split
@@ -27,16 +29,35 @@ class Recipe(ABC, Generic[T]):
     """What is particular to an adapter; `T` is what is trained.
 
     name: of its file, and by which the command names it. steps: unless the command says otherwise.
+    learning_rate, cycles: of the schedule. made_with: what else than the seed decides the result.
     about, failures: for the card.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
     steps: ClassVar[int]
+    learning_rate: ClassVar[float]
+    cycles: ClassVar[int] = 1
+    made_with: ClassVar[Mapping[str, float]]
     about: ClassVar[str]
     failures: ClassVar[Sequence[str]]
 
     @abstractmethod
+    def new(self, device: str) -> T:
+        """What is trained, before its first step."""
+
+    @abstractmethod
+    def batches(self, pool: Pool, near: Indices, seed: int) -> Callable[[int], Any]:
+        """The step's number to its batch, the same always."""
+
+    @abstractmethod
+    def examine(self, task: T, parts: Parts, folder: Path) -> str:
+        """Figures on articles that it was not trained on: tables in Markdown."""
+
+    @abstractmethod
+    def settings(self, parts: Parts, steps: int) -> Mapping[str, str]:
+        """Of the training, for the card."""
+
     def train(
         self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
     ) -> tuple[T, list[float]]:
@@ -46,21 +67,22 @@ class Recipe(ABC, Generic[T]):
         folder: the work folder; a run that was broken off there is taken up again.
         Raises ValueError when the folder holds a run with other settings or on other data.
         """
+        pool, near = pool_in(folder, parts.training)
+        # Here: what loading the base's embedder may draw depends on the caches of this machine.
+        torch.manual_seed(seed)
+        task = self.new(device)
+        schedule = Schedule(steps, self.learning_rate, cycles=self.cycles)
+        batches = self.batches(pool, near, seed)
+        made_with = {"seed": seed, **self.made_with}
+        return task, train(task, batches, schedule, folder / self.name, made_with=made_with)
 
-    @abstractmethod
     def load(self, folder: Path, device: str) -> tuple[T, int]:
         """What the checkpoint in the work folder holds, and the steps that it was trained.
 
         Raises FileNotFoundError when there is no checkpoint.
         """
-
-    @abstractmethod
-    def examine(self, task: T, parts: Parts, folder: Path) -> str:
-        """Figures on articles that it was not trained on: tables in Markdown."""
-
-    @abstractmethod
-    def settings(self, parts: Parts, steps: int) -> Mapping[str, str]:
-        """Of the training, for the card."""
+        task = self.new(device)
+        return task, restore(folder / self.name, dict(task.trained()))
 
     def make(self, options: Options) -> Path:
         """Trains (or goes on), examines, and writes file and card; returns the adapter's path.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import ClassVar, Final
 
 from training import queries
 from training.cross_encoder import (
@@ -17,8 +15,7 @@ from training.cross_encoder import (
     CrossEncoder,
     new_cross_encoder,
 )
-from training.loop import Schedule, restore, train
-from training.nearest import pool_in
+from training.nearest import Indices, Pool
 from training.queries import Queries
 from training.recipe import Recipe
 from training.reranked import examine
@@ -47,29 +44,21 @@ class RerankerRecipe(Recipe[CrossEncoder]):
     kind = "cross_encoder"
     # Half an hour on two cores that multiply bfloat16.
     steps = 1000
+    learning_rate = LEARNING_RATE
+    made_with: ClassVar = {
+        "rank": RANK,
+        "most_tokens": MAX_TOKENS,
+        "others": OTHERS,
+        **queries.MADE_WITH,
+    }
     about = _ABOUT
     failures = _FAILURES
 
-    def train(
-        self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
-    ) -> tuple[CrossEncoder, list[float]]:
-        pool, near = pool_in(folder, parts.training)
-        torch.manual_seed(seed)
-        task = new_cross_encoder(device)
-        made_with = {
-            "seed": seed,
-            "rank": RANK,
-            "most_tokens": MAX_TOKENS,
-            "others": OTHERS,
-            **queries.MADE_WITH,
-        }
-        schedule = Schedule(steps, LEARNING_RATE)
-        rows = Queries(pool, near, seed)
-        return task, train(task, rows, schedule, folder / self.name, made_with=made_with)
+    def new(self, device: str) -> CrossEncoder:
+        return new_cross_encoder(device)
 
-    def load(self, folder: Path, device: str) -> tuple[CrossEncoder, int]:
-        task = new_cross_encoder(device)
-        return task, restore(folder / self.name, dict(task.trained()))
+    def batches(self, pool: Pool, near: Indices, seed: int) -> Queries:
+        return Queries(pool, near, seed)
 
     def examine(self, task: CrossEncoder, parts: Parts, folder: Path) -> str:
         return examine(task, parts.calibration, folder, name=self.name)
