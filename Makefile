@@ -3,7 +3,7 @@
 # PYTHON            which Python .venv is made with (3.11 or newer; default: the newest found)
 # TORCH_INDEX_URL   package index to take torch from (default: where pip takes all else from)
 # TESTS             what `make test` runs (default: tests)
-# ADAPTER           what `make train` trains: reader, reranker or late_interaction
+# ADAPTER           what `make train` trains: reader, reranker or cross_encoder
 # CHAOS             what `make chaos` is told, such as --seed 7 --kills 20
 
 TESTS ?= tests

@@ -2,8 +2,9 @@
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021): an adapted linear map is
 W + B A, here without a scale. A file holds A as `<map>.lora_down` [rank, in] and B as
-`<map>.lora_up` [out, rank] in float16, `<map>` being the name of the map within the base. Heads
-that the base has not lie beside them as they are, in float32. The metadata say what it is for.
+`<map>.lora_up` [out, rank] in float16, `<map>` being the name of the map within the base. What the
+base has not, heads and weights of words, lies beside them as it is, in float32. The metadata say
+what it is for.
 """
 
 from __future__ import annotations
@@ -32,14 +33,12 @@ UP: Final = "lora_up"
 # A linear map of token states; a cross-encoder reads the first token's alone.
 HEAD_WEIGHT: Final = "head.weight"
 HEAD_BIAS: Final = "head.bias"
+# How much each word of the vocabulary counts in a query.
+WORD_WEIGHTS: Final = "word_weights"
 
-# How many numbers the head of each kind gives for a token: how much it counts in a query; the logit
-# of a pair's score, for its first token; that an answer begins there, ends there. Late interaction
-# does without one too: all tokens count alike.
-_HEAD_OUTPUTS: Final[Mapping[Kind, int]] = MappingProxyType(
-    {"late_interaction": 1, "cross_encoder": 1, "reader": 2}
-)
-_HEADLESS: Final[Kind] = "late_interaction"
+# How many numbers the head of each kind gives for a token: the logit of a pair's score, for its
+# first token; that an answer begins there, ends there. Late interaction has none.
+_HEAD_OUTPUTS: Final[Mapping[Kind, int]] = MappingProxyType({"cross_encoder": 1, "reader": 2})
 # Of the base that an adapter was trained over the fingerprint as this kind is noted.
 _BASE_KIND: Final = "embedding"
 
@@ -62,16 +61,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """maps: by the name of a linear map within the base."""
+    """maps: by the name of a linear map within the base.
+
+    word_weights: of late interaction, float32 [vocabulary], above 0; None counts all words alike.
+    """
 
     maps: Mapping[str, LowRank]
-    head: Head | None
+    head: Head | None = None
+    word_weights: Floats | None = None
 
 
-def merge(files: ModelFiles, bert: nn.Module) -> Head | None:
+def merge(files: ModelFiles, bert: nn.Module) -> Adapter | None:
     """Adds the adapter of `files`, where there is one, to the float32 weights of its base, `bert`.
 
-    Returns the adapter's head. Raises ModelUnusableError when the adapter is damaged, or was
+    Returns the adapter. Raises ModelUnusableError when the adapter is damaged, or was
     trained over another model.
     """
     if files.adapter is None:
@@ -79,7 +82,7 @@ def merge(files: ModelFiles, bert: nn.Module) -> Head | None:
     _require_base(files, files.adapter)
     adapter = read_adapter(files.adapter)
     _add(adapter, bert, files.name)
-    return adapter.head
+    return adapter
 
 
 def read_adapter(file: AdapterFile) -> Adapter:
@@ -101,18 +104,26 @@ def read_adapter(file: AdapterFile) -> Adapter:
         if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
             raise ModelUnusableError(f"{key} of the adapter {name} is not made of finite floats")
         floats[key] = tensor.astype(np.float32)
-    head = _take_head(floats, file.kind, name)
+    late = file.kind == "late_interaction"
+    head = None if late else _take_head(floats, _HEAD_OUTPUTS[file.kind], name)
+    weights = _take_word_weights(floats, name) if late else None
     maps = _take_maps(floats, name)
     if floats:
         raise ModelUnusableError(f"the adapter {name} holds {min(floats)}, which is unknown")
-    return Adapter(maps, head)
+    return Adapter(maps, head, weights)
 
 
-def _take_head(tensors: dict[str, Floats], kind: Kind, name: str) -> Head | None:
+def _take_word_weights(tensors: dict[str, Floats], name: str) -> Floats | None:
+    weights = tensors.pop(WORD_WEIGHTS, None)
+    if weights is not None and (weights.ndim != 1 or not (weights > 0).all()):
+        raise ModelUnusableError(
+            f"{WORD_WEIGHTS} of the adapter {name} is not one number above 0 for each word"
+        )
+    return weights
+
+
+def _take_head(tensors: dict[str, Floats], outputs: int, name: str) -> Head:
     weight, bias = tensors.pop(HEAD_WEIGHT, None), tensors.pop(HEAD_BIAS, None)
-    if weight is None and bias is None and kind == _HEADLESS:
-        return None
-    outputs = _HEAD_OUTPUTS[kind]
     if weight is None or bias is None:
         raise ModelUnusableError(f"the adapter {name} lacks {HEAD_WEIGHT} or {HEAD_BIAS}")
     if weight.ndim != 2 or len(weight) != outputs or bias.shape != (outputs,):
@@ -157,6 +168,11 @@ def _add(adapter: Adapter, bert: nn.Module, name: str) -> None:
     config: Any = bert.config
     if adapter.head is not None and adapter.head.weight.shape[1] != config.hidden_size:
         raise ModelUnusableError(f"{name}: the base's states are not as wide as the head")
+    weights = adapter.word_weights
+    if weights is not None and len(weights) != config.vocab_size:
+        raise ModelUnusableError(
+            f"{name} weighs {len(weights)} words, and the base knows {config.vocab_size}"
+        )
 
 
 def write_adapter(

@@ -8,7 +8,7 @@ keeps bfloat16 vectors within cosine 0.9999 of float32 ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -19,16 +19,13 @@ from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from encoders.adapters import Head, merge
-from encoders.blueprint import Blueprint, InputType, Kind, Prompt
+from encoders.blueprint import Blueprint, Kind, Prompt
+from encoders.encoder import Floats
 from encoders.loading import load, require_complete
 from encoders.location import ModelFiles, ModelUnusableError
+from encoders.prompts import pair_prompt, prompts_of
 from encoders.scoring import engine_of
 
-# Names sentence-transformers looks for, in its order, for either side of retrieval.
-_PROMPT_NAMES: Final[Mapping[InputType, tuple[str, ...]]] = {
-    "query": ("query",),
-    "passage": ("document", "passage", "corpus"),
-}
 # For a model that names no limit: what most encoders were trained for.
 _DEFAULT_MAX_TOKENS: Final = 512
 
@@ -96,22 +93,28 @@ class EmbeddingGraph(Graph):
 class TokenStatesGraph(Graph):
     """Token ids → the last hidden states, each of length 1: float32 [n, length, dimension].
 
-    With a head, behind each state how much its token counts in a query: one number more, the
-    softplus of what the head makes of the state as it was.
+    With weights, behind each state how much its token counts in a query: one number more.
     """
 
+    word_weights: Tensor | None
+
     def __init__(
-        self, model: SentenceTransformer, inputs: tuple[str, ...], head: Head | None = None
+        self,
+        model: SentenceTransformer,
+        inputs: tuple[str, ...],
+        word_weights: Floats | None = None,
     ) -> None:
         super().__init__(model[0], inputs)
-        self.head = None if head is None else _linear(head)
+        column = None if word_weights is None else torch.from_numpy(word_weights)[:, None]
+        self.register_buffer("word_weights", column)
 
     def answer(self, features: dict[str, Any]) -> Tensor:
         states: Tensor = features["token_embeddings"].float()
         directions = nn.functional.normalize(states, dim=-1)
-        if self.head is None:
+        if self.word_weights is None:
             return directions
-        return torch.cat((directions, nn.functional.softplus(self.head(states))), dim=-1)
+        weights = nn.functional.embedding(features["input_ids"], self.word_weights)
+        return torch.cat((directions, weights), dim=-1)
 
 
 class ScoreGraph(Graph):
@@ -188,11 +191,11 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
         return _build_cross_encoder(files)
     model = load(files, SentenceTransformer)
     transformer = _transformer(model, files, reads_token_states=True)
-    head = merge(files, transformer.model)
-    if kind in ("cross_encoder", "reader") and head is not None:
-        return _build_over_pairs(kind, transformer, head)
+    adapter = merge(files, transformer.model)
+    if adapter is not None and adapter.head is not None:
+        return _build_over_pairs(kind, transformer, adapter.head)
     states = kind == "late_interaction"
-    prompts = {name: _prompt(model, transformer, name) for name in _PROMPT_NAMES}
+    prompts = prompts_of(model, transformer)
     excludes_prompt = any(prompt.excluded_tokens for prompt in prompts.values())
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     if excludes_prompt and not states:
@@ -208,7 +211,8 @@ def build(files: ModelFiles, kind: Kind) -> tuple[Blueprint, Graph]:
         prompts=prompts,
         tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
     )
-    graph = TokenStatesGraph(model, inputs, head) if states else EmbeddingGraph(model, inputs)
+    weights = None if adapter is None else adapter.word_weights
+    graph = TokenStatesGraph(model, inputs, weights) if states else EmbeddingGraph(model, inputs)
     return blueprint, graph.eval()
 
 
@@ -250,7 +254,7 @@ def _build_cross_encoder(files: ModelFiles) -> tuple[Blueprint, Graph]:
         normalised=False,
         max_tokens=_max_tokens(transformer),
         pad_id=_pad_id(transformer),
-        prompts={"query": _pair_prompt(model, files)},
+        prompts={"query": pair_prompt(model, files)},
         tokenizer=transformer.tokenizer.backend_tokenizer.to_str(),
     )
     return blueprint, ScoreGraph(model, inputs).eval()
@@ -300,28 +304,3 @@ def first_position(model: nn.Module) -> int:
 
 def _pad_id(transformer: Any) -> int:
     return int(transformer.tokenizer.pad_token_id or 0)
-
-
-def _pair_prompt(model: CrossEncoder, files: ModelFiles) -> Prompt:
-    """The prefix `CrossEncoder.predict` puts before the first text of each pair."""
-    text = model.prompts.get(model.default_prompt_name or "") or ""
-    if text and not _pools_prompt(model):
-        raise ModelUnusableError(f"{files.name} leaves its prompt out of what it scores")
-    return Prompt(text)
-
-
-def _pools_prompt(model: nn.Sequential) -> bool:
-    """Whether pooling takes the prefix's tokens in, as it does mostly."""
-    return all(getattr(module, "include_prompt", True) for module in model)
-
-
-def _prompt(model: SentenceTransformer, transformer: Any, input_type: InputType) -> Prompt:
-    """The prefix `encode_query` or `encode_document` would use."""
-    names = [name for name in _PROMPT_NAMES[input_type] if name in model.prompts]
-    name = names[0] if names else model.default_prompt_name
-    text = (model.prompts.get(name) or "") if name else ""
-    if not text or _pools_prompt(model):
-        return Prompt(text)
-    ids = transformer.tokenizer(text)["input_ids"]
-    special = set(transformer.tokenizer.all_special_ids)
-    return Prompt(text, len(ids) - (1 if ids[-1] in special else 0))

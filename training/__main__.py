@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Module and class of each recipe: they import torch.
 ADAPTERS: Final = {
     "reader": ("reader_recipe", "ReaderRecipe"),
-    "reranker": ("reranker_recipe", "RerankerRecipe"),
-    "late_interaction": ("late_interaction_recipe", "LateInteractionRecipe"),
+    "reranker": ("late_interaction_recipe", "LateInteractionRecipe"),
+    "cross_encoder": ("cross_encoder_recipe", "CrossEncoderRecipe"),
 }
 EXIT_NO_DATA: Final = 2
 EXIT_BROKEN_OFF: Final = 130

@@ -1,15 +1,20 @@
-"""How late interaction is trained."""
+"""How the reranker is made: late interaction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.adapters import WORD_WEIGHTS
 from training import queries
 from training.late_interaction import (
     MAX_TOKENS,
     RANK,
+    SHARE,
     TEMPERATURE,
     LateInteraction,
     new_late_interaction,
@@ -24,9 +29,9 @@ LEARNING_RATE: Final = 3e-4
 
 _ABOUT: Final = """\
 Scores passages against a query by late interaction: each token of the query finds the passage's
-token that fits best (ColBERT's MaxSim), and a linear map of the query's token states says how much
-each of them counts. Low-rank matrices for every linear map of the base's layers, added to its
-weights when it is loaded."""
+token that fits best (ColBERT's MaxSim), and rare words of the query count more than frequent ones.
+Low-rank matrices for every linear map of the base's layers, added to its weights when it is loaded,
+and a number for each word."""
 _FAILURES: Final = (
     "It knows English alone; other languages, code and tables were never read.",
     "It was trained on questions, keywords and sentences about Wikipedia's articles. What it does "
@@ -40,7 +45,7 @@ _FAILURES: Final = (
 class LateInteractionRecipe(Recipe[LateInteraction]):
     """Queries of several styles, and ColBERT's loss."""
 
-    name = "late_interaction"
+    name = "reranker"
     kind = "late_interaction"
     # Half an hour on two cores that multiply bfloat16.
     steps = 1000
@@ -60,6 +65,12 @@ class LateInteractionRecipe(Recipe[LateInteraction]):
     def batches(self, pool: Pool, near: Indices, seed: int) -> Queries:
         return Queries(pool, near, seed)
 
+    def finish(self, task: LateInteraction) -> None:
+        task.bert.move_to_base(SHARE)
+
+    def tensors(self, task: LateInteraction) -> dict[str, NDArray[np.floating[Any]]]:
+        return super().tensors(task) | {WORD_WEIGHTS: task.word_weights.cpu().numpy()}
+
     def examine(self, task: LateInteraction, parts: Parts, folder: Path) -> str:
         return examine(task, parts.calibration, folder, name=self.name)
 
@@ -69,6 +80,8 @@ class LateInteractionRecipe(Recipe[LateInteraction]):
             f"{queries.LIKE} like it, and those of the other queries",
             "queries": queries.STYLES,
             "rank": str(RANK),
+            "weights of words": "log(1 + rank of the word by frequency)",
+            "kept of what was learnt": f"{SHARE:.0%} of the matrices, the rest of the base",
             "temperature": f"{TEMPERATURE:g}, of means of cosines",
             "optimiser": f"AdamW, highest learning rate {LEARNING_RATE:g}, cosine, gradient norm 1",
             "query, passage": f"{MAX_TOKENS} tokens each at most",

@@ -77,6 +77,12 @@ class AdaptedBert(nn.Module):
                 adapter.down.copy_(torch.from_numpy(maps[name].down))
                 adapter.up.copy_(torch.from_numpy(maps[name].up))
 
+    def move_to_base(self, share: float) -> None:
+        """Keeps `share`, in 0..1, of the way from the base's weights to those that were trained."""
+        with torch.no_grad():
+            for adapter in self._adapters.values():
+                adapter.up.mul_(share)
+
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns, by the names it has in an adapter's file."""
         for name, adapter in self._adapters.items():

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from encoders.adapters import write_adapter
 from encoders.blueprint import Kind
@@ -58,11 +60,18 @@ class Recipe(ABC, Generic[T]):
     def settings(self, parts: Parts, steps: int) -> Mapping[str, str]:
         """Of the training, for the card."""
 
+    def finish(self, task: T) -> None:
+        """Makes of what the last step left what is examined and written."""
+
+    def tensors(self, task: T) -> dict[str, NDArray[np.floating[Any]]]:
+        """Of the adapter's file."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in task.trained()}
+
     def train(
         self, parts: Parts, folder: Path, *, steps: int, seed: int, device: str
     ) -> tuple[T, list[float]]:
-        """Trains on `parts.training`; returns what was trained, and its mean losses, one for each
-        50 steps.
+        """Trains on `parts.training`; returns what was trained, not finished yet, and its mean
+        losses, one for each 50 steps.
 
         folder: the work folder; a run that was broken off there is taken up again.
         Raises ValueError when the folder holds a run with other settings or on other data.
@@ -77,12 +86,14 @@ class Recipe(ABC, Generic[T]):
         return task, train(task, batches, schedule, folder / self.name, made_with=made_with)
 
     def load(self, folder: Path, device: str) -> tuple[T, int]:
-        """What the checkpoint in the work folder holds, and the steps that it was trained.
+        """What the checkpoint in the work folder holds, finished, and the steps it was trained.
 
         Raises FileNotFoundError when there is no checkpoint.
         """
         task = self.new(device)
-        return task, restore(folder / self.name, dict(task.trained()))
+        steps = restore(folder / self.name, dict(task.trained()))
+        self.finish(task)
+        return task, steps
 
     def make(self, options: Options) -> Path:
         """Trains (or goes on), examines, and writes file and card; returns the adapter's path.
@@ -95,6 +106,7 @@ class Recipe(ABC, Generic[T]):
         task, losses = self.train(
             parts, options.folder, steps=steps, seed=options.seed, device=options.device
         )
+        self.finish(task)
         path = self.write(task, options.output)
         figures = self.examine(task, parts, options.folder)
         given = [file.read_text().strip() for file in options.figures]
@@ -115,8 +127,7 @@ class Recipe(ABC, Generic[T]):
         """Writes the adapter's file into the folder, which is made; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.safetensors"
-        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in task.trained()}
-        write_adapter(path, tensors, kind=self.kind, base=BASE)
+        write_adapter(path, self.tensors(task), kind=self.kind, base=BASE)
         return path
 
     def _card(

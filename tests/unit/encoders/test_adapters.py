@@ -15,7 +15,7 @@ from support.adapters import Tensors, tiny_adapter, tiny_tensors
 from support.models import MINILM, TEXTS, exports, tiny_encoder
 
 from encoders import export
-from encoders.adapters import DOWN, UP, merge, read_adapter, write_adapter
+from encoders.adapters import DOWN, UP, WORD_WEIGHTS, merge, read_adapter, write_adapter
 from encoders.blueprint import Kind
 from encoders.embedding import load_embedding_model
 from encoders.graphs import build
@@ -65,7 +65,9 @@ def test_merged_gives_what_the_adapter_gives_beside_the_base(base: Path, scorer:
     tensors = tiny_tensors("late_interaction")
     apart = AutoModel.from_pretrained(base).eval()
     merged = AutoModel.from_pretrained(base).eval()
-    assert merge(locate(str(scorer)), merged) is None
+    adapter = merge(locate(str(scorer)), merged)
+    assert adapter is not None
+    assert adapter.head is adapter.word_weights is None
     ids = torch.arange(1000, 1024).reshape(2, 12)
     with torch.inference_mode():
         plain = apart(input_ids=ids).last_hidden_state
@@ -97,16 +99,14 @@ def unit(states: NDArray[np.float32]) -> NDArray[np.float32]:
     return states / np.linalg.norm(states, axis=1, keepdims=True)
 
 
-def test_tokens_of_a_query_count_as_much_as_the_adapters_head_says(
-    base: Path, tmp_path: Path
-) -> None:
+def test_tokens_of_a_query_count_as_much_as_the_adapter_says(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    head = {"head.weight": np.linspace(-2, 2, 32)[None], "head.bias": np.array([0.5])}
-    path = tmp_path / "weighed.safetensors"
-    tensors = tiny_tensors("late_interaction") | head
-    write_adapter(path, tensors, kind="late_interaction", base=str(base))
     tokenizer = AutoTokenizer.from_pretrained(base)
+    table = np.random.default_rng(1).uniform(0.1, 9, len(tokenizer))
+    path = tmp_path / "weighed.safetensors"
+    tensors = tiny_tensors("late_interaction") | {WORD_WEIGHTS: table}
+    write_adapter(path, tensors, kind="late_interaction", base=str(base))
     bert = AutoModel.from_pretrained(base).eval()
     merge(locate(str(path)), bert)
 
@@ -117,7 +117,7 @@ def test_tokens_of_a_query_count_as_much_as_the_adapters_head_says(
         return found
 
     asked = states(QUESTION)
-    weights = np.log1p(np.exp(asked @ head["head.weight"][0] + head["head.bias"][0]))
+    weights = table[tokenizer(QUESTION)["input_ids"][1:-1]]
     expected = [
         (1 + np.average((unit(asked) @ unit(states(text)).T).max(axis=1), weights=weights)) / 2
         for text in TEXTS
@@ -175,7 +175,9 @@ WRONG: list[tuple[Kind, Callable[[Tensors], object], str]] = [
     ("late_interaction", setting(f"{QUERY}.{UP}", np.ones(4)), "no pair of matrices"),
     ("late_interaction", setting(f"{QUERY}.{UP}", np.full((32, 4), 1e5)), "not made of finite"),
     ("late_interaction", setting(f"{QUERY}.{UP}", np.full((32, 4), np.nan)), "not made of finite"),
-    ("late_interaction", setting("head.weight", np.ones((1, 32))), "lacks head.weight or head.b"),
+    ("late_interaction", setting("head.weight", np.ones((1, 32))), "holds head.weight, which is"),
+    ("late_interaction", setting(WORD_WEIGHTS, np.ones((9, 2))), "not one number above 0 for"),
+    ("late_interaction", setting(WORD_WEIGHTS, np.zeros(9)), "not one number above 0 for"),
     ("late_interaction", lambda tensors: tensors.clear(), "adapts nothing"),
     ("reader", without("head.bias"), "lacks head.weight or head.bias"),
     ("reader", setting("head.weight", np.ones((3, 32))), "gives not 2 a token"),
@@ -223,6 +225,14 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(
     write_adapter(path, tensors, kind="reader", base=str(base))
     with pytest.raises(ModelUnusableError, match=f"new: .*{message}"):
         build(locate(str(path)), "reader")
+
+
+def test_weights_of_other_words_than_the_bases_are_refused(base: Path, tmp_path: Path) -> None:
+    tensors = tiny_tensors("late_interaction") | {WORD_WEIGHTS: np.ones(9)}
+    path = tmp_path / "new.safetensors"
+    write_adapter(path, tensors, kind="late_interaction", base=str(base))
+    with pytest.raises(ModelUnusableError, match="new weighs 9 words, and the base knows "):
+        build(locate(str(path)), "late_interaction")
 
 
 def test_an_adapter_over_another_model_is_refused(base: Path, scorer: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from support.training import paragraphs, pool_and_near, tiny_cross_encoder, tiny_late_interaction
 from torch import nn
 
-from encoders.adapters import LowRank
+from encoders.adapters import LowRank, read_adapter
 from encoders.late_interaction import max_sim as served_max_sim
+from encoders.location import read_header
 from training.cross_encoder import OTHERS
-from training.late_interaction import max_sim
+from training.late_interaction import SHARE, max_sim, rarity
+from training.late_interaction_recipe import LateInteractionRecipe
 from training.loop import TOLD_EVERY, Schedule, train
-from training.nearest import Indices, Pool
 from training.queries import LIKE, Queries
 from training.reranked import figures
 
@@ -39,6 +41,31 @@ def test_a_token_without_weight_says_nothing() -> None:
     asked, read, content = torch.randn(1, 2, 4), torch.randn(2, 3, 4), torch.ones(2, 3)
     first = max_sim(asked[:, :1], torch.ones(1, 1), read, content)
     assert torch.allclose(max_sim(asked, torch.tensor([[2.0, 0.0]]), read, content), first)
+
+
+def test_rare_words_count_more() -> None:
+    weights = rarity(30_522)
+    the, of, cat, special = weights[[1996, 1997, 4937, 101]]
+    assert 0 < special == the < of < cat
+    assert (weights > 0).all()
+
+
+def test_a_part_of_what_was_learnt_is_kept_and_words_are_weighed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = tiny_late_interaction(tmp_path)
+    monkeypatch.setattr("training.recipe.BASE", str(tmp_path / "base"))
+    with torch.no_grad():
+        for _, parameter in tiny.trained():
+            parameter.fill_(0.5)
+    recipe = LateInteractionRecipe()
+    recipe.finish(tiny)
+    read = read_adapter(read_header(recipe.write(tiny, tmp_path)))
+    for low_rank in read.maps.values():
+        assert np.allclose(low_rank.up, 0.5 * SHARE, atol=1e-3)
+        assert np.allclose(low_rank.down, 0.5)
+    assert read.word_weights is not None
+    assert np.array_equal(read.word_weights, tiny.word_weights.numpy())
 
 
 def test_a_cross_encoder_compares_the_right_passage_with_wrong_ones(tmp_path: Path) -> None:
@@ -72,30 +99,40 @@ def test_adapters_go_on_from_others(tmp_path: Path) -> None:
         assert parameter.requires_grad
 
 
-def test_a_short_training_run_of_late_interaction_improves_the_loss_and_the_order(
+class InOrder:
+    """Scores passages by their place, the first highest or the last."""
+
+    def __init__(self, *, backwards: bool) -> None:
+        self._step = 1.0 if backwards else -1.0
+
+    def scores(self, query: str, passages: Sequence[str]) -> torch.Tensor:
+        return self._step * torch.arange(len(passages))
+
+
+def test_figures_are_of_the_order_that_scores_make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = paragraphs(articles=8)
-    pool, near = pool_and_near(given)
+    given = tuple(paragraphs(articles=8))
+    near = pool_and_near(list(given))[1]
+    monkeypatch.setattr("training.reranked.nearest", lambda *_: near)
+    kept = figures(InOrder(backwards=False), given, tmp_path, questions=16)
+    turned = figures(InOrder(backwards=True), given, tmp_path, questions=16)
+    assert kept.questions == turned.questions > 0
+    assert (kept.first, kept.mrr) == (kept.found_first, kept.found_mrr)
+    assert (turned.found_first, turned.found_mrr) == (kept.found_first, kept.found_mrr)
+    assert turned.mrr != kept.mrr
 
-    def nearest(pool: Pool, _: Path) -> Indices:
-        return pool_and_near(list(pool.paragraphs))[1]
 
-    monkeypatch.setattr("training.reranked.nearest", nearest)
-    scorer = tiny_late_interaction(tmp_path)
-    before = figures(scorer, tuple(given), tmp_path, questions=16)
-    queries = Queries(pool, near, seed=1)
+def test_a_short_training_run_of_late_interaction_improves_the_loss(tmp_path: Path) -> None:
+    few = Queries(*pool_and_near(paragraphs(articles=8)), seed=1)(0)[:4]
     losses = train(
-        scorer,
-        lambda step: queries(step)[:4],
+        tiny_late_interaction(tmp_path),
+        lambda _: few,
         Schedule(2 * TOLD_EVERY, 1e-2),
         tmp_path / "run",
         made_with={"seed": 1},
     )
-    after = figures(scorer, tuple(given), tmp_path, questions=16)
     assert losses[-1] < 0.8 * losses[0]
-    assert after.mrr > before.mrr
-    assert before.found_mrr == after.found_mrr
 
 
 def test_a_short_training_run_of_a_cross_encoder_improves_the_loss(tmp_path: Path) -> None:

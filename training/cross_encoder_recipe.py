@@ -1,4 +1,4 @@
-"""How the reranker is made: a cross-encoder."""
+"""How the cross-encoder is trained."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _FAILURES: Final = (
 )
 
 
-class RerankerRecipe(Recipe[CrossEncoder]):
+class CrossEncoderRecipe(Recipe[CrossEncoder]):
     """Queries of several styles, and a softmax over the right passage and wrong ones."""
 
-    name = "reranker"
+    name = "cross_encoder"
     kind = "cross_encoder"
     # Half an hour on two cores that multiply bfloat16.
     steps = 1000
