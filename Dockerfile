@@ -55,18 +55,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt ".[encoders]" \
     && python -c "import sys, torch; sys.exit(torch.version.cuda is None)"
 
-# What OpenVINO reads of the default models, and of the adapters in encoders/trained, each merged
-# into its base. Without it each new container makes its own at the start: 8 s, and the 400 MB of
+# What OpenVINO reads of the default models: the embedder's, and the adapters in encoders/trained,
+# each merged into its base. Without it each new container makes its own at the start: 8 s, and the 400 MB of
 # memory that torch takes meanwhile.
 FROM torch AS exports
 WORKDIR /app
 COPY runtime runtime
 COPY encoders encoders
-RUN for kind in embedding late_interaction; do \
-        python -m encoders.export --kind $kind --cache-dir /exports/$kind \
-            --model sentence-transformers/all-MiniLM-L6-v2 || exit 1; \
-    done \
-    && mkdir -p /exports/reader \
+RUN python -m encoders.export --kind embedding --cache-dir /exports/embedding \
+        --model sentence-transformers/all-MiniLM-L6-v2 \
     && python -m encoders.export --trained --cache-dir /exports
 
 FROM torch AS embedder-dependencies

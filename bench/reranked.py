@@ -29,7 +29,6 @@ from bench.reference import Computed, QueryPassages
 from bench.report import Report, Table, Target, number
 from bench.retrieval import MEASURES
 from bench.significance import paired_p
-from encoders.location import TRAINED
 from gateway.fusion import fuse
 from gateway.settings import GatewaySettings
 from generator_worker.settings import GeneratorSettings
@@ -38,8 +37,6 @@ from reranker_worker.settings import RerankerSettings
 NAMES: Final = (*COLLECTIONS, "rust-book", *CHOICES)
 # The fewest documents of each kind.
 QUICK: Final = ("cacm", "wikiqa")
-SHIPPED: Final = "production-rag/reranker"
-SHIPPED_FILE: Final = TRAINED / "reranker.safetensors"
 CROSS_ENCODER: Final = f"{cross_encoder.READER}, as a cross-encoder"
 RETRIEVAL: Final = "retrieval order"
 BEST: Final = "best order"
@@ -115,9 +112,8 @@ def run(options: Options) -> Report:
 
 
 def usual(default: str) -> tuple[str, ...]:
-    """The models to try: untrained, the shipped one where it is there, and the default."""
-    shipped = [SHIPPED] if SHIPPED_FILE.is_file() else []
-    return tuple(dict.fromkeys([MODEL, *shipped, default]))
+    """The models to try: the base of the shipped one, untrained, and the default."""
+    return tuple(dict.fromkeys([MODEL, default]))
 
 
 def fused(model: str) -> str:

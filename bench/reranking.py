@@ -51,7 +51,7 @@ def run(options: Options) -> Report:
         exports = made / "exports"
         subjects += [
             _ours(stack, reranker_model=made / "cross-encoder", model_cache_dir=exports),
-            _ours(stack, reranker_model=MODEL),
+            _ours(stack),
         ]
         for subject in subjects:
             subject.compute(questions[:2])

@@ -13,10 +13,11 @@ class RerankerSettings(EncoderSettings):
 
     grpc_port: int = Field(50052, ge=0, le=65535, description="Port; 0 takes a free one.")
     reranker_model: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2",
+        "production-rag/reranker",
         min_length=1,
-        description="Sentence-transformers CrossEncoder, or an embedding model, which scores by "
-        "late interaction: a hub name, a local folder or an adapter's file.",
+        description="Adapter that comes with this version, by name, or of one's own, by its file; "
+        "or, by hub name or local folder, a sentence-transformers CrossEncoder, or an embedding "
+        "model, which scores by late interaction.",
     )
     reranker_backend: BackendName = Field(
         "auto",

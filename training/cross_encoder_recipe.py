@@ -28,9 +28,7 @@ Scores a passage against a query by reading both together, through all layers: t
 linear map of the first token's state. Low-rank matrices for every linear map of the base's layers,
 added to its weights when it is loaded. They were trained from those of the reader on."""
 _FAILURES: Final = (
-    "It knows English alone; other languages, code and tables were never read.",
-    "It was trained on questions, keywords and sentences about Wikipedia's articles. What it does "
-    "for other collections is in the figures: on some it changes little.",
+    *queries.KNOWN_FAILURES,
     "Query and passage have at most 256 tokens together: the end of a longer passage is not read.",
     "Its score says which of some passages is the better one. Scores of different queries are not "
     "to be compared.",

@@ -33,9 +33,7 @@ token that fits best (ColBERT's MaxSim), and rare words of the query count more 
 Low-rank matrices for every linear map of the base's layers, added to its weights when it is loaded,
 and a number for each word."""
 _FAILURES: Final = (
-    "It knows English alone; other languages, code and tables were never read.",
-    "It was trained on questions, keywords and sentences about Wikipedia's articles. What it does "
-    "for other collections is in the figures: on some it changes little.",
+    *queries.KNOWN_FAILURES,
     "Query and passage have at most 256 tokens each: the end of a longer one is not read.",
     "It compares tokens. That a passage says the opposite, or the same of somebody else, it hardly "
     "sees.",

@@ -39,6 +39,12 @@ STYLES: Final = (
     f"questions; {KEYWORDS:.0%} their keywords, {SENTENCES:.0%} sentences of the passage, "
     f"{TAKEN_OUT:.0%} of them taken out of it"
 )
+# Of whatever is trained on them.
+KNOWN_FAILURES: Final = (
+    "It knows English alone; other languages, code and tables were never read.",
+    "It was trained on questions, keywords and sentences about Wikipedia's articles. On some other "
+    "collections it changes little or makes the order worse; docs/quality.md has the figures.",
+)
 # A sentence or passage shorter than this says too little.
 _FEWEST_CHARACTERS: Final = 40
 # Of the passages by likeness those that are drawn: the 9th on average.

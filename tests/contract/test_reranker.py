@@ -16,7 +16,7 @@ from rag.reranker.v1 import reranker_pb2 as pb
 from rag.reranker.v1 import reranker_pb2_grpc
 from support.adapters import tiny_adapter
 from support.encoder_workers import failure, reranker, retry_info
-from support.models import MINILM, TEXTS, exports, tiny_cross_encoder, tiny_encoder
+from support.models import TEXTS, exports, tiny_cross_encoder, tiny_encoder
 from support.serving import Running
 
 from encoders.options import Runtime
@@ -26,6 +26,7 @@ from runtime.errors import Reason
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SERVICE = "rag.reranker.v1.RerankerService"
+RERANKER = "production-rag/reranker"
 QUESTION = "How does Rust ensure memory safety?"
 Stub = reranker_pb2_grpc.RerankerServiceStub
 # About 2 s of work.
@@ -50,14 +51,14 @@ def request(passages: list[str], **fields: object) -> pb.ScorePassagesRequest:
 
 async def test_it_says_what_it_runs(worker, stub) -> None:
     model = await stub.GetModel(pb.GetModelRequest())
-    assert (model.name, model.engine, model.max_tokens) == (MINILM, "late_interaction", 256)
-    assert worker[2].startswith(f"all-MiniLM-L6-v2@{model.fingerprint[:8]}, ")
+    assert (model.name, model.engine, model.max_tokens) == (RERANKER, "late_interaction", 256)
+    assert worker[2].startswith(f"reranker@{model.fingerprint[:8]}, ")
     assert worker[2].endswith("late interaction")
 
 
 async def test_scores_are_the_models_in_the_order_of_the_request(stub) -> None:
     response = await stub.ScorePassages(request(TEXTS))
-    scorer = load_pair_scorer(MINILM, Runtime("openvino", "fp32", 2, exports()))
+    scorer = load_pair_scorer(RERANKER, Runtime("openvino", "fp32", 2, exports()))
     prepared = scorer.prepare(QUESTION, TEXTS)
     assert list(response.scores) == pytest.approx(scorer.score(prepared.pairs), abs=5e-3)
     assert all(0 <= score <= 1 for score in response.scores)

@@ -1,9 +1,10 @@
-"""A few made-up paragraphs and a tiny reader to train on them, in seconds."""
+"""A few made-up paragraphs and tiny models to train on them, in seconds."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from support.models import tiny_encoder
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from training.late_interaction import LateInteraction
     from training.reader import Reader
 
+T = TypeVar("T")
 _COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 _TOWNS = ("Oslo", "Rome", "Bonn", "Lyon", "Bern", "Turin", "Kyoto", "Lima")
 
@@ -48,40 +50,33 @@ def pool_and_near(given: list[Paragraph]) -> tuple[Pool, Indices]:
 
 def tiny_reader(folder: Path, *, seed: int = 0) -> Reader:
     """Two layers of 32 over random weights; 64 tokens."""
-    import torch
-
     from training.reader import Reader, pair_tokenizer
 
-    base = folder / "base"
-    if not base.is_dir():
-        tiny_encoder(folder)
-    torch.manual_seed(seed)
-    return Reader(base, pair_tokenizer(64), rank=4)
+    return _drawn(lambda base: Reader(base, pair_tokenizer(64), rank=4), folder, seed)
 
 
 def tiny_late_interaction(folder: Path, *, seed: int = 0) -> LateInteraction:
     """Two layers of 32 over random weights; 64 tokens."""
-    import torch
-
     from training.late_interaction import LateInteraction
     from training.lora import tokenizer_of
 
-    base = folder / "base"
-    if not base.is_dir():
-        tiny_encoder(folder)
-    torch.manual_seed(seed)
-    return LateInteraction(base, tokenizer_of(base, 64), rank=4)
+    return _drawn(lambda base: LateInteraction(base, tokenizer_of(base, 64), rank=4), folder, seed)
 
 
 def tiny_cross_encoder(folder: Path, *, seed: int = 0) -> CrossEncoder:
     """Two layers of 32 over random weights; 64 tokens."""
-    import torch
-
     from training.cross_encoder import CrossEncoder
     from training.lora import tokenizer_of
+
+    return _drawn(lambda base: CrossEncoder(base, tokenizer_of(base, 64), rank=4), folder, seed)
+
+
+def _drawn(make: Callable[[Path], T], folder: Path, seed: int) -> T:
+    """make: of the base's folder, which is made when it is not there."""
+    import torch
 
     base = folder / "base"
     if not base.is_dir():
         tiny_encoder(folder)
     torch.manual_seed(seed)
-    return CrossEncoder(base, tokenizer_of(base, 64), rank=4)
+    return make(base)

@@ -20,6 +20,7 @@ from encoders.blueprint import Kind
 from encoders.export import cache_key, is_complete
 from encoders.identity import fingerprint
 from encoders.location import locate, trained
+from generator_worker.settings import GeneratorSettings
 from reranker_worker.settings import RerankerSettings
 
 
@@ -44,6 +45,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("embedding", EmbedderSettings.model_fields["embedding_model"].default),
         ("late_interaction", RerankerSettings.model_fields["reranker_model"].default),
+        ("reader", GeneratorSettings.model_fields["reader_model"].default),
     ],
 )
 def test_default_model_is_there_under_the_name_that_workers_look_for(
@@ -57,11 +59,10 @@ def test_default_model_is_there_under_the_name_that_workers_look_for(
 
 
 def test_every_adapter_is_there_and_nothing_else(exports: Path) -> None:
-    expected = {("embedding", locate(MINILM)), ("late_interaction", locate(MINILM))}
+    expected = {("embedding", locate(MINILM))}
     for name in trained():
         files = locate(name)
         assert files.adapter is not None
         expected.add((files.adapter.kind, files))
     made = {(folder.parent.name, folder.name) for folder in exports.glob("*/*")}
     assert made == {(kind, cache_key(fingerprint(files, kind=kind))) for kind, files in expected}
-    assert (exports / "reader").is_dir(), "an image copies it"
