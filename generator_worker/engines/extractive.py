@@ -16,7 +16,6 @@ from generator_worker.engines.base import AnswerRequest, Completion, Passage
 from generator_worker.evidence import (
     EMBEDDER,
     LEAST_MARKED,
-    LEAST_MARKED_LATER,
     MOST_PASSAGES_READ,
     READER,
     Evidence,
@@ -211,13 +210,8 @@ class ExtractiveEngine:
 
 
 def marked(evidence: Sequence[Evidence | None]) -> tuple[Place, ...]:
-    """Where an answer stands: in its first sentence, unless the reader all but rules that out, and
-    in the others where it leans to an answer."""
-    places = {
-        one.place
-        for at, one in enumerate(evidence)
-        if one is not None and one.score >= (LEAST_MARKED_LATER if at else LEAST_MARKED)
-    }
+    """Where an answer stands: in those of its sentences where the reader leans to that."""
+    places = {one.place for one in evidence if one is not None and one.score >= LEAST_MARKED}
     return tuple(sorted(places))
 
 
