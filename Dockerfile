@@ -56,8 +56,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -c "import sys, torch; sys.exit(torch.version.cuda is None)"
 
 # What OpenVINO reads of the default models: the embedder's, and the adapters in encoders/trained,
-# each merged into its base. Without it each new container makes its own at the start: 8 s, and the 400 MB of
-# memory that torch takes meanwhile.
+# each merged into its base. Without it each new container makes its own at the start: 8 s, and the
+# 400 MB of memory that torch takes meanwhile.
 FROM torch AS exports
 WORKDIR /app
 COPY runtime runtime

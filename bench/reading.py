@@ -171,13 +171,18 @@ async def latencies(api: Api, documents: Sequence[Document], asked: Sequence[Ask
     await api.index_all(documents)
     for one in asked:
         await api.query(query=one.text)
-    return [(await api.query(query=one.text))["latency_ms"] for one in asked]
+    return [_whole(await api.query(query=one.text), one.text)["latency_ms"] for one in asked]
+
+
+def _whole(answer: dict[str, Any], question: str) -> dict[str, Any]:
+    """The answer. Raises RuntimeError where a stage was left out: time and words are of less."""
+    if missing := set(answer["degraded"]) - HARMLESS:
+        raise RuntimeError(f"{question!r} was answered without {missing}")
+    return answer
 
 
 async def _ask(api: Api, asked: Asked) -> Reply:
-    answer = await api.query(query=asked.text)
-    if missing := set(answer["degraded"]) - HARMLESS:
-        raise RuntimeError(f"{asked.text!r} was answered without {missing}")
+    answer = _whole(await api.query(query=asked.text), asked.text)
     found = any(source["document_id"] == asked.document for source in answer["sources"])
     return Reply(asked, said(answer), found, answer["latency_ms"], answer["timings_ms"])
 
@@ -188,7 +193,7 @@ async def _costs(api: Api, asked: Sequence[Asked]) -> dict[str, list[float]]:
     costs_ms: dict[str, list[float]] = {name: [] for name in COSTS}
     for one in asked:
         for name, (way, rerank) in COSTS.items():
-            answer = await ways[way](query=one.text, rerank=rerank)
+            answer = _whole(await ways[way](query=one.text, rerank=rerank), one.text)
             costs_ms[name].append(answer["latency_ms"])
     return costs_ms
 

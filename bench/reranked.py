@@ -163,7 +163,10 @@ def measure(
     }
     for model, of_questions in scores.items():
         for name, k in ((model, None), (fused(model), fusion_k)):
-            ordered = [[at for at, _ in fuse(values, k)] for values in of_questions]
+            ordered = [
+                [at for at, _ in fuse(values, one.documents, k)]
+                for values, one in zip(of_questions, asked, strict=True)
+            ]
             orders[name] = _quality(asked, ordered)
     texts = [text for one in asked for text in one.passages]
     return Measured(len(asked), len(texts), sum(map(len, texts)), orders)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 # embedding: texts → one vector each.
-# late_interaction: texts → one unit vector per token.
+# late_interaction: texts → one unit vector per token, and behind it the weight of its word where
+#   the model has such.
 # cross_encoder: pairs of texts → one score each.
 # reader: pairs of question and passage → two logits per token: an answer begins, ends there.
 Kind = Literal["embedding", "late_interaction", "cross_encoder", "reader"]

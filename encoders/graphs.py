@@ -61,6 +61,10 @@ class Graph(nn.Module):
         """What is made of the transformer's output, the inputs beside it."""
         raise NotImplementedError
 
+    def directions(self, answer: Tensor) -> Tensor:
+        """Of an answer what two ways to compute it are compared by: their cosine."""
+        return answer
+
     def cast(self, dtype: torch.dtype) -> Graph:
         """Runs the transformer, and it alone, in `dtype`. Returns itself."""
         self.transformer.to(dtype)
@@ -115,6 +119,10 @@ class TokenStatesGraph(Graph):
             return directions
         weights = nn.functional.embedding(features["input_ids"], self.word_weights)
         return torch.cat((directions, weights), dim=-1)
+
+    def directions(self, answer: Tensor) -> Tensor:
+        """Without the weights: the same however it is computed, and ten times as long."""
+        return answer if self.word_weights is None else answer[..., :-1]
 
 
 class ScoreGraph(Graph):

@@ -1,7 +1,7 @@
 """Scores by late interaction: each token of the query finds the passage token that fits best.
 
 ColBERT's MaxSim (Khattab and Zaharia, 2020) over the last hidden states of an embedding
-model as it is, without ColBERT's projection and training:
+model, as it is or with an adapter that was trained for it, without ColBERT's projection:
 
     s(q, p) = mean over query tokens i of max over passage tokens j of cos(q_i, p_j)
     score = (1 + s) / 2
@@ -104,9 +104,9 @@ class LateInteraction(PairScorer):
 def max_sim(query: Floats, weights: Floats | None, passages: Floats, content: BoolArray) -> Floats:
     """(1 + MaxSim) / 2, per passage: float32 [n].
 
-    query: [query tokens, dimension], each row of length 1.
+    query: [query tokens, dimension], each row of length 1, or of that and zeros behind.
     weights: [query tokens], above 0; None counts all alike.
-    passages: [n, tokens, dimension], each token's row of length 1.
+    passages: [n, tokens, dimension], each token's row of length 1 where the query has no zeros.
     content: [n, tokens], True where a token counts.
 
     0 where either side has no token that counts.

@@ -190,6 +190,7 @@ def _from_hub(name: str) -> Path:
                 continue
             if _is_whole(folder, weights):
                 return folder
+            last = None
     raise ModelUnusableError(
         f"model {name!r} is in no package, folder, cache or hub: {_reason(last)}"
     ) from last
@@ -203,7 +204,7 @@ def _is_whole(folder: Path, weights: str) -> bool:
     named = {
         file
         for index in folder.glob(f"{weights}.index.json")
-        for file in json.loads(index.read_bytes())["weight_map"].values()
+        for file in json.loads(index.read_bytes()).get("weight_map", {}).values()
     }
     there = any(folder.glob(weights)) and (folder / "config.json").is_file()
     return there and all((folder / file).is_file() for file in named)
@@ -215,7 +216,7 @@ def _reason(error: Exception | None) -> str:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if error is None:
-        return "its repository holds no weights (*.safetensors or *.bin)"
+        return "its repository lacks config.json or weights (*.safetensors or *.bin)"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, so the hub was not asked"
     if isinstance(error, GatedRepoError):

@@ -270,7 +270,8 @@ class Pipeline:
             raise _about_the_query(error) from error
         if (model := self._reranker.known_model) is not None:
             found.reranker = str(model)
-        order = fuse(scores.values, self._policy.rerank_fusion_k)
+        documents = [hit.document_id for hit in hits]
+        order = fuse(scores.values, documents, self._policy.rerank_fusion_k)
         return [_source(hits[at], score, scores.values[at]) for at, score in order]
 
     def _degrade(self, found: Found, stage: Degradation) -> None:

@@ -105,7 +105,7 @@ class GatewaySettings(JobSettings, StoreSettings):
     rerank_fusion: Literal["rrf", "off"] = Field(
         "rrf",
         description="How the reranker decides the order: rrf fuses its rank with the rank of "
-        "retrieval, off takes its score alone.",
+        "retrieval, by documents, off takes its score alone.",
     )
     rerank_fusion_k: int = Field(
         10,

@@ -44,7 +44,7 @@ class Weights:
 # Rust book's quiz can be answered: an AUC of .971 to .986 by the number of passages, these .983 to
 # .995. On SQuAD's questions both are .985 to .989.
 WEIGHTS: Final = Weights(-3.44, 5.32, 0.268, -6.39, 9.96)
-# The models they and READER_THRESHOLD were measured with, by their fingerprints: of other
+# The models they and READER_THRESHOLD were tried with, by their fingerprints: of other
 # similarities and other spans they say little.
 EMBEDDER: Final = "3e518fec855a9b6f"
 READER: Final = "e2d1ac18d7100802"

@@ -40,7 +40,7 @@ class CrossEncoderRecipe(Recipe[CrossEncoder]):
 
     name = "cross_encoder"
     kind = "cross_encoder"
-    # Half an hour on two cores that multiply bfloat16.
+    # Three quarters of an hour on two cores that multiply bfloat16.
     steps = 1000
     learning_rate = LEARNING_RATE
     made_with: ClassVar = {

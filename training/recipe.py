@@ -107,9 +107,10 @@ class Recipe(ABC, Generic[T]):
             parts, options.folder, steps=steps, seed=options.seed, device=options.device
         )
         self.finish(task)
-        path = self.write(task, options.output)
         figures = self.examine(task, parts, options.folder)
         given = [file.read_text().strip() for file in options.figures]
+        # Last: file and card change together, or neither does.
+        path = self.write(task, options.output)
         write_card(path, self._card(options, parts, steps, losses, [figures, *given]))
         return path
 

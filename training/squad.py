@@ -90,7 +90,7 @@ def split(paragraphs: Iterable[Paragraph]) -> Parts:
 def read_paragraphs(path: Path) -> Iterator[Paragraph]:
     """The paragraphs of a file in SQuAD's format, JSON, compressed when its name ends in .gz.
 
-    Answers are their texts alone: where they stand is looked for.
+    Answers are their texts alone: where they stand is looked for. Empty paragraphs are left out.
     Raises ValueError when it is of another format.
     """
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -99,7 +99,8 @@ def read_paragraphs(path: Path) -> Iterator[Paragraph]:
         for article in whole["data"]:
             for paragraph in article["paragraphs"]:
                 questions = tuple(_question(row) for row in paragraph["qas"])
-                yield Paragraph(article["title"], paragraph["context"], questions)
+                if paragraph["context"].strip():
+                    yield Paragraph(article["title"], paragraph["context"], questions)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
 

@@ -185,6 +185,10 @@ async def test_an_answer_that_had_to_do_without_is_not_measured() -> None:
     with pytest.raises(RuntimeError, match="rerank"):
         await measured(System(marks=True, degraded=["rerank"]))
     await measured(System(marks=True, degraded=["query_truncated"]))
+    transport = httpx.MockTransport(System(marks=False, degraded=["rerank"]))
+    async with httpx.AsyncClient(base_url="http://made.up", transport=transport) as client:
+        with pytest.raises(RuntimeError, match="rerank"):
+            await reading.latencies(Api(client), [], [WHEN])
 
 
 async def test_a_whole_run_is_guarded_and_a_trial_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,19 @@ def test_why_a_hub_gave_nothing_is_said(
         locate("nobody/nothing")
 
 
+def test_a_repository_without_a_model_is_not_called_unreached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def download(*_: object, local_files_only: bool, **__: object) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("no")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ModelUnusableError, match="its repository lacks config.json or weights"):
+        locate("somebody/nothing")
+
+
 def test_layers_in_the_older_format_come_with_weights_in_the_newer(
     monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.adapters import tiny_adapter
+from support.adapters import tiny_adapter, tiny_tensors
 from support.models import MINILM, tiny_cross_encoder, tiny_encoder, tiny_transformer
 from torch.nn.functional import scaled_dot_product_attention
 
+from encoders.adapters import WORD_WEIGHTS, write_adapter
 from encoders.blueprint import Kind
 from encoders.graphs import Graph, build
 from encoders.location import locate
@@ -132,6 +133,27 @@ def test_a_kernel_that_confuses_rows_is_found_out(monkeypatch: pytest.MonkeyPatc
         batch["attention_mask"],
     )
     assert cosine >= LEAST_COSINE
+
+
+def test_weights_of_words_hide_no_kernel_that_confuses_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_encoder(tmp_path)
+    # Beside a weight of 100 any two directions have a cosine of .9998.
+    heavy = {WORD_WEIGHTS: np.full(graph_of(base).vocabulary, 100.0)}
+    path = tmp_path / "weighed.safetensors"
+    tensors = tiny_tensors("late_interaction") | heavy
+    write_adapter(path, tensors, kind="late_interaction", base=str(base))
+    padded = backend(graph_of(path, "late_interaction"), unpad=False)
+    batch = trial_batch(graph_of(path, "late_interaction"))
+    tokens = batch["attention_mask"] == 1
+    monkeypatch.setattr(KERNEL, row_by_row)
+    unpadded = backend(graph_of(path, "late_interaction"))
+    assert unpadded.description.endswith("unpadded"), unpadded.reason
+    np.testing.assert_allclose(unpadded.run(batch)[tokens], padded.run(batch)[tokens], atol=1e-4)
+    monkeypatch.setattr(KERNEL, all_as_one_row)
+    confused = backend(graph_of(path, "late_interaction"))
+    assert "padded: unpadded, cosine to float32 is " in confused.reason
 
 
 def test_numbers_that_are_not_finite_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

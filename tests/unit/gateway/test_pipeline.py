@@ -66,12 +66,20 @@ async def test_every_stage_runs_on_the_normalised_question(parts: Parts) -> None
 
 async def test_the_reranker_and_retrieval_are_fused(parts: Parts) -> None:
     found = await find(parts)
-    # c is third by retrieval and first by the reranker: 1/13 + 1/11; a is 1/11 + 1/13.
+    # c is third by retrieval and first by the reranker: 1/12 + 1/10; a is 1/10 + 1/12.
     assert [source.document_id for source in found.sources] == ["a", "c", "b"]
     assert found.sources[0].scores.rerank == 0.1
     scores = [source.score for source in found.sources]
     assert scores == sorted(scores, reverse=True)
-    assert scores[0] == pytest.approx((1 / 11 + 1 / 13) / (2 / 11))
+    assert scores[0] == pytest.approx((1 / 10 + 1 / 12) / (2 / 10))
+
+
+def test_documents_are_fused_whichever_of_their_passages_each_order_prefers() -> None:
+    # By retrieval a's first passage comes second, by the reranker its last one comes first.
+    documents = ["b", "a", "c", "a"]
+    (first, score), *_ = fuse([0.1, 0.2, 0.3, 0.9], documents, 10)
+    assert documents[first] == "a"
+    assert score == pytest.approx((1 / 11 + 1 / 10) / (2 / 10))
 
 
 async def test_without_fusion_the_reranker_decides_alone(parts: Parts) -> None:
@@ -81,9 +89,15 @@ async def test_without_fusion_the_reranker_decides_alone(parts: Parts) -> None:
     assert [source.score for source in found.sources] == [0.9, 0.2, 0.1]
 
 
-@given(st.lists(st.floats(0, 1), max_size=40), st.one_of(st.none(), st.integers(1, 100)))
-def test_fused_scores_are_in_range_and_never_increase(scores: list[float], k: int | None) -> None:
-    fused = fuse(scores, k)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcde")), max_size=40),
+    st.one_of(st.none(), st.integers(1, 100)),
+)
+def test_fused_scores_are_in_range_and_never_increase(
+    passages: list[tuple[float, str]], k: int | None
+) -> None:
+    scores, documents = [score for score, _ in passages], [name for _, name in passages]
+    fused = fuse(scores, documents, k)
     assert sorted(position for position, _ in fused) == list(range(len(scores)))
     values = [score for _, score in fused]
     assert values == sorted(values, reverse=True)
@@ -115,9 +129,9 @@ async def test_a_document_does_not_fill_the_list(
     parts: Parts, rerank: bool, per_document: int, expected: str
 ) -> None:
     parts.search.hits = of_documents("aaaabcdeeeeeeeee")
-    # As retrieval orders them, so that fusing the two changes nothing.
+    # As retrieval orders them, and not fused, which would spread documents by itself.
     parts.reranker.values = [0.9 - at / 100 for at in range(30)]
-    parts.pipeline = parts.joined(Policy("documents", 2.0, 30, 10, per_document))
+    parts.pipeline = parts.joined(Policy("documents", 2.0, 30, None, per_document))
     found = await find(parts, top_k=5, rerank=rerank)
     assert "".join(source.document_id for source in found.sources) == expected
     scores = [source.score for source in found.sources]

@@ -43,7 +43,13 @@ def squad(articles: int) -> dict[str, object]:
     answered = {"id": "q", "question": " Who? ", "answers": [{"text": "she"}, {"text": "she"}]}
     return {
         "data": [
-            {"title": str(at), "paragraphs": [{"context": "It is she.", "qas": [answered]}]}
+            {
+                "title": str(at),
+                "paragraphs": [
+                    {"context": " ", "qas": []},
+                    {"context": "It is she.", "qas": [answered]},
+                ],
+            }
             for at in range(articles)
         ]
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from torch import nn
 
 from encoders.adapters import LowRank, read_adapter
 from encoders.late_interaction import max_sim as served_max_sim
-from encoders.location import read_header
-from training.cross_encoder import OTHERS
+from encoders.location import locate, read_header
+from training.cross_encoder import OTHERS, READER, new_cross_encoder
 from training.late_interaction import SHARE, max_sim, rarity
 from training.late_interaction_recipe import LateInteractionRecipe
 from training.loop import TOLD_EVERY, Schedule, train
-from training.queries import LIKE, Queries
+from training.padding import by_length
+from training.queries import LIKE, Asked, Queries
 from training.reranked import figures
 
 
@@ -41,6 +43,35 @@ def test_a_token_without_weight_says_nothing() -> None:
     asked, read, content = torch.randn(1, 2, 4), torch.randn(2, 3, 4), torch.ones(2, 3)
     first = max_sim(asked[:, :1], torch.ones(1, 1), read, content)
     assert torch.allclose(max_sim(asked, torch.tensor([[2.0, 0.0]]), read, content), first)
+
+
+def test_a_query_without_a_word_is_no_nan() -> None:
+    asked, read = torch.randn(1, 2, 4), torch.randn(3, 2, 4)
+    assert max_sim(asked, torch.zeros(1, 2), read, torch.ones(3, 2)).tolist() == [[0, 0, 0]]
+
+
+def test_texts_are_read_with_others_of_their_length_and_given_back_in_their_order() -> None:
+    # In place of encodings: rows of a number, of several lengths.
+    given: Any = [[at] * size for at, size in enumerate((5, 1, 4, 2, 3))]
+    lengths: list[list[int]] = []
+
+    def first(rows: Sequence[Any]) -> torch.Tensor:
+        lengths.append([len(row) for row in rows])
+        return torch.tensor([row[0] for row in rows])
+
+    assert by_length(given, 2, first).tolist() == [0, 1, 2, 3, 4]
+    assert lengths == [[1, 2], [3, 4], [5]]
+
+
+def test_other_passages_of_its_paragraph_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    tiny = tiny_late_interaction(tmp_path)
+    passages = ["The house is red.", "The house is old."]
+    losses = [
+        tiny.loss([Asked("Which house?", passages[0], 7, ((paragraph, passages[1]),))]).item()
+        for paragraph in (7, 8)
+    ]
+    assert losses[0] == 0
+    assert losses[1] > 0
 
 
 def test_rare_words_count_more() -> None:
@@ -97,6 +128,16 @@ def test_adapters_go_on_from_others(tmp_path: Path) -> None:
         assert (parameter == (0.5 if name.endswith(".lora_down") else 0.25)).all()
         assert isinstance(parameter, nn.Parameter)
         assert parameter.requires_grad
+
+
+def test_a_cross_encoder_begins_with_what_the_shipped_reader_has_learnt() -> None:
+    reader = locate(READER).adapter
+    assert reader is not None
+    maps = read_adapter(reader).maps
+    begun = dict(new_cross_encoder().bert.trained())
+    assert {name.rpartition(".")[0] for name in begun} == set(maps)
+    for name, learnt in maps.items():
+        assert np.array_equal(begun[f"{name}.lora_up"].detach().numpy(), learnt.up)
 
 
 class InOrder:
