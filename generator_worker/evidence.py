@@ -40,17 +40,17 @@ class Weights:
 
 
 # Fitted by `python -m bench.answer_evidence` with the reader after 3,300 of its 6,600 steps. With
-# all of them it fits (-2.78, 4.02, 0.239, -6.84, 7.16), which tell worse which questions of the
-# Rust book's quiz can be answered: an AUC of .971 to .986 by the number of passages, these .983 to
-# .995. On SQuAD's questions both are .985 to .989.
+# all of them it fits (-2.92, 4.15, 0.226, -6.91, 6.81), which tell worse which questions of the
+# Rust book's quiz can be answered: an AUC of .972 to .985 by the number of passages, these .983 to
+# .994. On SQuAD's questions both are .977 to .981.
 WEIGHTS: Final = Weights(-3.44, 5.32, 0.268, -6.39, 9.96)
 # The models they and READER_THRESHOLD were tried with, by their fingerprints: of other
 # similarities and other spans they say little.
 EMBEDDER: Final = "3e518fec855a9b6f"
 READER: Final = "e2d1ac18d7100802"
 
-# A sentence may answer by its relevance though the reader denies it; then nothing is marked. Of 422
-# answers from 8 passages 26 had a best span below 0, and 3 of those were right
+# A sentence may answer by its relevance though the reader denies it; then nothing is marked. Of 432
+# answers from 8 passages 24 had a best span below 0, and 2 of those were right
 # (`python -m bench.answer_evidence` counts them).
 LEAST_MARKED: Final = 0.0
 

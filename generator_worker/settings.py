@@ -96,7 +96,7 @@ class GeneratorSettings(EmbeddingSettings):
         "alone.",
     )
     reader_threshold: float = Field(
-        0.27,
+        0.35,
         ge=0,
         le=1,
         description="Probability that a sentence answers, which it needs to answer when there is "
