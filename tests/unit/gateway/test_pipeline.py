@@ -250,7 +250,7 @@ async def test_an_answer_is_made_from_the_sources(parts: Parts) -> None:
     assert end.completion == COMPLETION
     passages = parts.generator.calls[0]["passages"]
     assert [passage.text for passage in passages] == [source.text for source in found.sources]
-    assert passages[0].title == "A"
+    assert [passage.title for passage in passages] == ["", "A"]
     assert "generate" in end.found.timings_ms
 
 
