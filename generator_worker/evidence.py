@@ -54,6 +54,9 @@ READER: Final = "e2d1ac18d7100802"
 # (`python -m bench.answer_evidence` counts them).
 LEAST_MARKED: Final = 0.0
 
+# Of emphasis, code and tables: no part of an answer, but tokens to a reader.
+_MARKS: Final = "*`| "
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -81,6 +84,14 @@ def _best(sentence: Sentence, reads: Sequence[Read]) -> Evidence | None:
         if span is not None and (found is None or span.score > found.score):
             found = Evidence(Place(place.passage, span.start, span.end), span.score)
     return found
+
+
+def unadorned(place: Place, text: str) -> Place:
+    """The place without marks of Markdown at its ends, where anything else is left of it."""
+    marked = text[place.start : place.end]
+    end = place.start + len(marked.rstrip(_MARKS))
+    start = place.end - len(marked.lstrip(_MARKS))
+    return Place(place.passage, start, end) if start < end else place
 
 
 def probabilities(

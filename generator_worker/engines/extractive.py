@@ -21,6 +21,7 @@ from generator_worker.evidence import (
     Evidence,
     find_evidence,
     probabilities,
+    unadorned,
 )
 from generator_worker.markdown import MAX_PASSAGE_CHARACTERS
 from generator_worker.prompt import estimate_tokens
@@ -168,7 +169,7 @@ class ExtractiveEngine:
             self._model,
             answered=bool(said),
             passages_truncated=len(kept) < len(sentences),
-            spans=marked(answer.evidence[: len(said)]),
+            spans=marked(answer.evidence[: len(said)], request.passages),
         )
 
     @property
@@ -209,9 +210,13 @@ class ExtractiveEngine:
         return Answer(chosen, tuple(of[sentence] for sentence in chosen))
 
 
-def marked(evidence: Sequence[Evidence | None]) -> tuple[Place, ...]:
+def marked(evidence: Sequence[Evidence | None], passages: Sequence[Passage]) -> tuple[Place, ...]:
     """Where an answer stands: in those of its sentences where the reader leans to that."""
-    places = {one.place for one in evidence if one is not None and one.score >= LEAST_MARKED}
+    places = {
+        unadorned(one.place, passages[one.place.passage].text)
+        for one in evidence
+        if one is not None and one.score >= LEAST_MARKED
+    }
     return tuple(sorted(places))
 
 

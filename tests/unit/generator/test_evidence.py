@@ -100,6 +100,9 @@ def test_probabilities_lie_on_both_sides_of_a_half() -> None:
     assert min(likely, unread) > 0.5 > max(unlikely, unread_far)
 
 
+TWO = [Passage("abcdefghijkl"), Passage("mnopqrstuvwx")]
+
+
 def test_spans_that_the_reader_takes_for_answers_are_marked_once_each() -> None:
     found = [
         Evidence(Place(1, 5, 9), 0.5),
@@ -108,7 +111,23 @@ def test_spans_that_the_reader_takes_for_answers_are_marked_once_each() -> None:
         None,
         Evidence(Place(0, 3, 4), 2.0),
     ]
-    assert marked(found) == (Place(0, 3, 4), Place(1, 5, 9))
-    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED)]) == (Place(0, 3, 4),)
-    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED - 0.1)]) == ()
-    assert marked([]) == ()
+    assert marked(found, TWO) == (Place(0, 3, 4), Place(1, 5, 9))
+    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED)], TWO) == (Place(0, 3, 4),)
+    assert marked([Evidence(Place(0, 3, 4), LEAST_MARKED - 0.1)], TWO) == ()
+    assert marked([], TWO) == ()
+
+
+@pytest.mark.parametrize(
+    ("marked_text", "inner"),
+    [
+        ("**Greta Lund**", "Greta Lund"),
+        ("`prune` |", "prune"),
+        ("__init__", "__init__"),
+        ("**", "**"),
+    ],
+)
+def test_marks_of_markdown_are_no_part_of_a_span(marked_text: str, inner: str) -> None:
+    text = f"By {marked_text} it was."
+    at = text.index(inner)
+    found = [Evidence(Place(0, 3, 3 + len(marked_text)), 1.0)]
+    assert marked(found, [Passage(text)]) == (Place(0, at, at + len(inner)),)
