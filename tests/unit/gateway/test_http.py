@@ -39,6 +39,7 @@ def check_problem(response: httpx.Response, status: int, reason: str) -> dict[st
 async def test_an_answer_has_the_shape_of_the_contract() -> None:
     site = Site()
     site.parts.generator.pieces = ("Because ", "of [1].", marked((0, 8, 9)))
+    site.parts.reranker.values = (0.1, 0.05, 0.01)
     async with site.client() as client:
         response = await client.post("/query", json=QUERY)
     assert response.status_code == 200

@@ -134,7 +134,7 @@ async def test_a_stream_is_sources_tokens_and_done() -> None:
     names = [name.decode() for name, _ in events]
     assert names == ["event: sources", "event: token", "event: token", "event: done"]
     values = [json.loads(data.removeprefix(b"data: ")) for _, data in events]
-    assert [source["document_id"] for source in values[0]] == ["a", "c", "b"]
+    assert [source["document_id"] for source in values[0]] == ["c", "a", "b"]
     assert values[1:3] == [{"text": "Because "}, {"text": "of [1]."}]
     assert values[3]["answer"] == "Because of [1]."
     assert "sources" not in values[3]
