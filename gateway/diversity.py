@@ -52,17 +52,24 @@ def diverse(passages: Sequence[P], limit: int, per_document: int) -> list[P]:
     new: list[int] = []
     more: list[int] = []
     repeated: list[int] = []
+    surplus: list[int] = []
     taken: Counter[str] = Counter()
     texts: set[str] = set()
     for position, passage in enumerate(passages):
         if len(new) == limit:
             break
         text = normalise(passage.text)
-        if text in texts:
+        if taken[passage.document_id] >= per_document:
+            surplus.append(position)
+        elif text in texts:
             repeated.append(position)
-            continue
+        else:
+            new.append(position)
+            texts.add(text)
+            taken[passage.document_id] += 1
+    # Only now: a document that has room may have brought the same text.
+    for position in surplus:
+        text = normalise(passages[position].text)
+        (repeated if text in texts else more).append(position)
         texts.add(text)
-        full = taken[passage.document_id] >= per_document
-        (more if full else new).append(position)
-        taken[passage.document_id] += not full
-    return [passages[position] for position in sorted([*new, *more, *repeated][:limit])]
+    return [passages[at] for at in sorted([*new, *more, *sorted(repeated)][:limit])]

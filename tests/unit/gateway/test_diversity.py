@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.diversity import diverse, looked_at
@@ -76,6 +76,8 @@ def test_order_stays_and_nothing_is_held_back(
 
 
 @given(passages, st.integers(1, 12), st.integers(1, 4))
+# What a full document has no room for is new where another one brings it.
+@example([Passage("b", "p"), Passage("b", "q"), Passage("b", "r"), Passage("a", "r")], 2, 1)
 def test_the_share_is_exceeded_only_when_all_that_is_new_is_shown(
     found: list[Passage], limit: int, per_document: int
 ) -> None:
