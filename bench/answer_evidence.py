@@ -196,11 +196,6 @@ def _share(flags: Mask) -> str:
     return f"{flags.mean():.3f}" if len(flags) else "-"
 
 
-def refused(cases: Sequence[Case], way: Way, threshold: float) -> float:
-    """Share of the questions that get the no-answer sentence."""
-    return float(np.mean([way(case).score < threshold for case in cases]))
-
-
 def chosen_threshold(by_passages: ByPassages, way: Way) -> float | None:
     """The lowest of FINE that, whatever the number of passages, refuses REFUSED of the questions
     whose article is left out; None: no one does."""

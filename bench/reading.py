@@ -23,7 +23,7 @@ from bench.datasets import Document
 from bench.options import Options
 from bench.quality import Quality, committed, regressions
 from bench.report import Report, Table, Target, number
-from bench.retrieval import HARMLESS, PATIENT
+from bench.retrieval import PATIENT, whole
 from bench.significance import interval
 from bench.spans import Said, exact, holds, said, token_f1
 from bench.stats import percentile
@@ -171,18 +171,11 @@ async def latencies(api: Api, documents: Sequence[Document], asked: Sequence[Ask
     await api.index_all(documents)
     for one in asked:
         await api.query(query=one.text)
-    return [_whole(await api.query(query=one.text), one.text)["latency_ms"] for one in asked]
-
-
-def _whole(answer: dict[str, Any], question: str) -> dict[str, Any]:
-    """The answer. Raises RuntimeError where a stage was left out: time and words are of less."""
-    if missing := set(answer["degraded"]) - HARMLESS:
-        raise RuntimeError(f"{question!r} was answered without {missing}")
-    return answer
+    return [whole(await api.query(query=one.text), repr(one.text))["latency_ms"] for one in asked]
 
 
 async def _ask(api: Api, asked: Asked) -> Reply:
-    answer = _whole(await api.query(query=asked.text), asked.text)
+    answer = whole(await api.query(query=asked.text), repr(asked.text))
     found = any(source["document_id"] == asked.document for source in answer["sources"])
     return Reply(asked, said(answer), found, answer["latency_ms"], answer["timings_ms"])
 
@@ -193,7 +186,7 @@ async def _costs(api: Api, asked: Sequence[Asked]) -> dict[str, list[float]]:
     costs_ms: dict[str, list[float]] = {name: [] for name in COSTS}
     for one in asked:
         for name, (way, rerank) in COSTS.items():
-            answer = _whole(await ways[way](query=one.text, rerank=rerank), one.text)
+            answer = whole(await ways[way](query=one.text, rerank=rerank), repr(one.text))
             costs_ms[name].append(answer["latency_ms"])
     return costs_ms
 

@@ -76,6 +76,13 @@ class Measured:
     shown: dict[int, float]
 
 
+def whole(answer: dict[str, Any], question: str) -> dict[str, Any]:
+    """The answer. Raises RuntimeError, with the question's name, where a stage was left out."""
+    if missing := set(answer["degraded"]) - HARMLESS:
+        raise RuntimeError(f"{question} was answered without {missing}")
+    return answer
+
+
 def run(options: Options) -> Report:
     """Measures every collection in every mode."""
     figures = {}
@@ -118,10 +125,8 @@ async def _ask(api: Api, collection: TestCollection, **how: Any) -> list[Ranking
     async def ask(question: Question) -> Ranking:
         async with turn:
             answer = await api.search(query=question.text, **how)
-        missing = set(answer["degraded"]) - HARMLESS
-        if missing:
-            raise RuntimeError(f"question {question.id} was answered without {missing}")
-        return [source["document_id"] for source in answer["sources"]]
+        sources = whole(answer, f"question {question.id}")["sources"]
+        return [source["document_id"] for source in sources]
 
     return await asyncio.gather(*(ask(question) for question in collection.questions))
 

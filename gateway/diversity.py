@@ -58,10 +58,9 @@ def diverse(passages: Sequence[P], limit: int, per_document: int) -> list[P]:
     for position, passage in enumerate(passages):
         if len(new) == limit:
             break
-        text = normalise(passage.text)
         if taken[passage.document_id] >= per_document:
             surplus.append(position)
-        elif text in texts:
+        elif (text := normalise(passage.text)) in texts:
             repeated.append(position)
         else:
             new.append(position)

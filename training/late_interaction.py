@@ -29,8 +29,8 @@ TEMPERATURE: Final = 0.02
 # How much of the way from the base to the trained weights is kept (Wortsman et al. 2022, "Robust
 # fine-tuning of zero-shot models"). On the six collections of docs/training.md, on none of which it
 # was trained, .6 / .45 / .3 / 0 close 4.7 / 4.2 / 3.8 / 3.1 % of the gap to the best order, and
-# something relevant is among the first three of .835 / .836 / .830 / .821
-# of their questions (the mean of the six).
+# something relevant is among the first three of .835 / .836 / .830 / .821 of their questions (the
+# mean of the six).
 SHARE: Final = 0.6
 # Texts of about one length that are read at once.
 _MOST_ROWS: Final = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import pytest
 from bench.answer_cases import Case, Examiner, Groups, Retrieved, in_file, in_paragraph, search
 from bench.answer_evidence import (
     REFUSED,
+    Way,
     by_relevance,
     chosen_threshold,
     fit,
     lines,
     marks,
-    refused,
     with_reader,
 )
 from bench.answer_threshold import Asked
@@ -28,6 +29,11 @@ from generator_worker.sentences import Place
 TEXTS = ("The tower is old.", "It has 324 metres.", "Towers have metres.")
 ASKED = Asked("How tall is it?", frozenset({"tower"}), " ".join(TEXTS), ("324 metres",))
 PLACES = (Place(0, 4, 9), Place(1, 7, 17))
+
+
+def refused(cases: Sequence[Case], way: Way, threshold: float) -> float:
+    """Share of the questions that get the no-answer sentence."""
+    return float(np.mean([way(one).score < threshold for one in cases]))
 
 
 def case(relevance: list[float], spans: list[float], *, found: bool) -> Case:
